@@ -1,0 +1,115 @@
+// The calls: attention over dense, packed (varlen) or paged keys, append to a KV cache, merge of partial results.
+// Meaning of every option: docs/semantics.md. Shapes: B batch, Sq/Skv lengths, Hq/Hkv heads, D/Dv head dims.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+#include "regard/export.h"
+#include "regard/plan.h"
+#include "regard/problem.h"
+#include "regard/status.h"
+#include "regard/tensor.h"
+
+namespace regard {
+
+// Step 4 and the last line of step 5: a caller's function per score. It must be pure and thread-safe.
+struct ScoreMod {
+  float (*fn)(const void* ctx, float s, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) = nullptr;
+  const void* ctx = nullptr;
+};
+struct MaskMod {
+  bool (*fn)(const void* ctx, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) = nullptr;
+  const void* ctx = nullptr;
+};
+
+// Tensors, lengths and run-time values of one call. Absent means std::nullopt. All views are on one device; index
+// tensors are i32, contiguous. out (and the cache being appended to) must not overlap any input.
+struct AttentionArgs {
+  // q: dense (B, Sq, Hq, D), packed (Tq, Hq, D) with cu_seqlens_q. k, v: dense (B', Skv, Hkv, D|Dv), packed
+  // (Tkv, Hkv, D|Dv) with cu_seqlens_kv, or paged (pages, page_size, Hkv, D|Dv) NHD / (pages, Hkv, page_size, D|Dv) HND.
+  // B' = B, or the rows of the cache that cache_batch_idx picks from. Any strides, last dim contiguous.
+  TensorView q, k, v;
+  TensorView out;                              // (B, Sq, Hq, Dv) or (Tq, Hq, Dv)
+  std::optional<TensorView> lse;               // f32 (B, Hq, Sq) or (Hq, Tq)
+  std::optional<TensorView> qv;                // as q with Dv
+
+  std::optional<TensorView> cu_seqlens_q;      // (B+1), first 0, non-decreasing
+  std::optional<TensorView> cu_seqlens_kv;     // (B+1)
+  std::optional<TensorView> seqused_q;         // (B), 0 <= used <= owned
+  std::optional<TensorView> seqused_kv;        // (B)
+  std::optional<TensorView> seqlens_kv;        // (B), paged: keys of each sequence
+  std::optional<TensorView> block_table;       // (B or cache rows, max_pages)
+  std::optional<TensorView> kv_indptr;         // CSR paging: (B+1)
+  std::optional<TensorView> kv_indices;        // (indptr[B])
+  std::optional<TensorView> kv_last_page_len;  // (B), in [1, page_size] where the sequence has a page
+  std::optional<TensorView> q_offset;          // (B); default Skv - Sq
+  std::optional<TensorView> leftpad;           // (B), counts inside the sequence's keys
+
+  // Append (WithKvCache): k_new (B, Snew, Hkv, D), v_new (B, Snew, Hkv, Dv), in q's type; written into k, v in place at
+  // cache_seqlens[b] + t before attending; the sequence then has cache_seqlens[b] + Snew keys. Packed with cu_seqlens_new.
+  std::optional<TensorView> k_new, v_new;
+  std::optional<TensorView> cu_seqlens_new;    // (B+1)
+  std::optional<TensorView> cache_seqlens;     // (B); also without append: the keys of each row
+  std::optional<TensorView> cache_batch_idx;   // (B), rows of the cache, or of the block table
+  std::optional<TensorView> rotary_cos, rotary_sin;  // (positions, rotary_dim/2), f32 or q's type
+  std::optional<TensorView> rotary_seqlens;    // (B); base positions instead of cache_seqlens
+
+  std::optional<TensorView> alibi_slopes;      // f32 (Hq) or (B, Hq)
+  std::optional<TensorView> bias;              // f32, f16 or bf16, (B|1, Hq|1, Sq|1, Skv|1)
+  std::optional<TensorView> mask;              // bool or u8, the same shape rule; nonzero = attend
+  std::optional<TensorView> sink;              // (Hq), f32 or q's type
+  std::optional<TensorView> q_descale, k_descale, v_descale;  // f32 (B, Hkv); default 1; only with fp8
+
+  ScoreMod score_mod;
+  MaskMod mask_mod;
+  std::uint64_t dropout_seed = 0, dropout_offset = 0;
+};
+
+// The exact problem of a call: lengths from the tensors, phase decode if no sequence has more than 15 queries,
+// mixed if some have and some have not, else prefill. Throws Error for shapes that make no problem.
+REGARD_API Problem ProblemOf(const AttentionArgs& args, const AttentionOptions& options);
+
+// Memory that regard allocated for the caller.
+class REGARD_API OwnedTensor {
+ public:
+  OwnedTensor() = default;
+  OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape);  // 64-byte aligned, uninitialised
+  const TensorView& view() const noexcept { return view_; }
+  bool defined() const noexcept { return view_.data != nullptr || view_.rank > 0; }
+
+ private:
+  std::shared_ptr<void> memory_;
+  TensorView view_;
+};
+
+struct CallControl {
+  std::optional<KernelChoice> choice;
+  Executor* executor = nullptr;   // default: DefaultExecutor()
+  Workspace workspace;            // default: allocated for the call
+};
+
+struct AttentionResult {
+  OwnedTensor out;        // defined where regard allocated it (args.out.data was null)
+  OwnedTensor lse;        // the same
+  Selection selection;    // which kernel ran, and why
+};
+
+// One call: problem, selection, plan, launch. Covers dense, varlen, paged and mixed batches, and appends where k_new is
+// given. out is allocated if args.out.data is null; lse likewise if `want_lse` and args.lse is absent.
+REGARD_API AttentionResult Attention(AttentionArgs args, const AttentionOptions& options = {}, bool want_lse = false,
+                                     const CallControl& control = {});
+// Attention that requires packed q (cu_seqlens_q).
+REGARD_API AttentionResult VarlenAttention(AttentionArgs args, const AttentionOptions& options = {},
+                                           bool want_lse = false, const CallControl& control = {});
+// Attention that requires a cache: cache_seqlens, and k_new/v_new unless nothing is appended.
+REGARD_API AttentionResult WithKvCache(AttentionArgs args, const AttentionOptions& options = {}, bool want_lse = false,
+                                       const CallControl& control = {});
+
+// (o_a, l_a) + (o_b, l_b) of docs/semantics.md. o: (B, S, H, Dv) or (T, H, Dv), f32/f16/bf16, lse: f32 (B, H, S) or
+// (H, T). out may be o_a itself (same view), nothing else may overlap.
+REGARD_API void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b,
+                            const TensorView& lse_b, const TensorView& out, const TensorView& lse_out);
+
+}  // namespace regard

@@ -1,0 +1,65 @@
+// A kernel is one row of its backend's table. The row is the whole registration: selection, tests, benches and
+// `regard list` read the table.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "regard/attention.h"
+#include "regard/plan.h"
+#include "src/problem/sequence.h"
+
+namespace regard {
+
+// Accept(), or a reason. Reject("head_dim", 320, "<= 256").Remedy("...").
+struct Verdict {
+  bool accepted = true;
+  std::string reason, remedy;
+  Verdict Remedy(std::string text) && {
+    remedy = std::move(text);
+    return std::move(*this);
+  }
+};
+inline Verdict Accept() { return {}; }
+Verdict Reject(const char* field, const std::string& value, const std::string& needs);
+Verdict Reject(const char* field, std::int64_t value, const std::string& needs);
+
+// What a kernel's plan function decides; printable by explain.
+struct KernelPlan {
+  PlanShape shape;
+  std::size_t workspace_bytes = 0;  // beyond what Launch itself needs
+};
+
+// One launch, arguments checked and resolved.
+struct LaunchContext {
+  const Problem& problem;                 // the plan's bounds and options
+  const AttentionArgs& args;
+  std::span<const Sequence> sequences;
+  const KernelPlan& plan;
+  Executor& executor;
+  std::span<std::byte> workspace;         // 64-byte aligned, plan.workspace_bytes
+};
+
+struct KernelInfo {
+  const char* name;
+  const char* numerics;
+  // Higher runs first among rows of the same backend that support the problem; ties: table order.
+  Verdict (*supports)(const KernelInfo&, const Problem&, const DeviceCaps&);
+  Cost (*cost)(const KernelInfo&, const Problem&, const DeviceCaps&);
+  KernelPlan (*plan)(const KernelInfo&, const Problem&, const DeviceCaps&, int threads);
+  void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends
+  const char* summary;                    // one phrase for `regard list`
+};
+
+// All tables, in order of preference: CPU best ISA first, the reference last.
+std::span<const KernelInfo* const> AllKernels();
+const KernelInfo* FindKernel(std::string_view name);  // nullptr if unknown
+
+// The tables.
+std::span<const KernelInfo> CpuKernels();        // src/cpu/table.cc
+std::span<const KernelInfo> ReferenceKernels();  // src/reference/table.cc
+
+}  // namespace regard
