@@ -1,8 +1,143 @@
-// Every CPU kernel, best first. Adding a row is the whole registration.
+// Every CPU kernel, best first: the widest instruction set's rows, then the next. Adding a row is the whole registration.
+//
+// All three phases of one instruction set and type share a numerics id: they run the same chains over the same blocks
+// and splits (src/cpu/params.h), so a row's bits do not depend on the phase. chain1: one product per step of the dot
+// product; chain2: two (bf16 pairs).
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
 #include "src/backend/kernel_info.h"
+#include "src/cpu/forward.h"
+#include "src/problem/extent.h"
+#include "src/problem/lengths.h"
 
 namespace regard {
+namespace {
 
-std::span<const KernelInfo> CpuKernels() { return {}; }
+using cpu::CpuConfig;
+
+bool TypeMatches(const char* type, DType t) { return type == std::string_view(IsFp8(t) ? "f8" : Name(t)); }
+
+Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
+  if (!caps.Has(c.isa)) {
+    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy(std::string("runs where the CPU has ") + Name(c.isa));
+  }
+  if (!TypeMatches(c.type, p.dtype)) {
+    return Reject("dtype", std::string(Name(p.dtype)), c.type).Remedy("the row of that type takes it");
+  }
+  if (p.phase == Phase::kBackward) {
+    return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
+  }
+  if (p.options.dropout > 0) {
+    return Reject("dropout", std::to_string(p.options.dropout), "0").Remedy("the reference drops out");
+  }
+  if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
+    return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
+  }
+  const bool is_short = p.seq_q <= cpu::kDecodeMaxSeqQ;
+  if (c.phase == Phase::kMixed && p.phase != Phase::kMixed) {
+    return Reject("phase", p.phase == Phase::kDecode ? "decode" : "prefill", "mixed")
+        .Remedy("none needed: the kernels of that phase have the same bits");
+  }
+  if (c.phase != Phase::kMixed && p.phase == Phase::kMixed) {
+    return Reject("phase", "mixed", c.phase == Phase::kDecode ? "decode" : "prefill")
+        .Remedy("none needed: the mixed kernel runs both in one call");
+  }
+  if (c.phase == Phase::kPrefill && is_short) {
+    return Reject("seq_q", p.seq_q, ">= 16").Remedy("none needed: decode is the faster kernel here");
+  }
+  if (c.phase == Phase::kDecode && !is_short) {
+    return Reject("seq_q", p.seq_q, "< 16").Remedy("prefill kernels take longer queries");
+  }
+  return Accept();
+}
+
+// Rough shares of the best instruction set's f32 rate; only explain and the reference's "times slower" use them.
+double Rate(const CpuConfig& c) {
+  switch (c.isa) {
+    case Isa::kAvx512Bf16: return 1.4;
+    case Isa::kAvx512: return 0.8;
+    case Isa::kAvx2: return 0.5;
+    case Isa::kNeon: return 0.8;
+    case Isa::kScalar: return 0.05;
+  }
+  return 0.05;
+}
+
+Cost CostOf(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
+  Cost cost;
+  const double per_pair = 2.0 * static_cast<double>(p.head_dim + p.head_dim_v + (p.qv ? p.head_dim_v : 0));
+  cost.flops = VisiblePairs(p) * static_cast<double>(p.heads_q) * per_pair;
+  const auto sum = [&](const LengthSpec& given, std::int64_t each, std::vector<std::int64_t> (*lengths)(const Problem&)) {
+    double n = static_cast<double>(p.batch) * static_cast<double>(each);
+    if (!given.empty()) {
+      n = 0;
+      for (std::int64_t length : lengths(p)) n += static_cast<double>(length);
+    }
+    return n;
+  };
+  const double keys = sum(p.lens, p.seq_kv, KeyLengths);
+  const double rows = sum(p.qlens, p.seq_q, QueryLengths) * static_cast<double>(p.heads_q);
+  cost.bytes = keys * static_cast<double>(p.heads_kv * (p.head_dim + p.head_dim_v)) *
+                   static_cast<double>(SizeOf(p.kv_dtype)) +
+               rows * static_cast<double>(p.head_dim * static_cast<std::int64_t>(SizeOf(p.dtype)) +
+                                          p.head_dim_v * static_cast<std::int64_t>(SizeOf(p.OutType())));
+  const double compute = cost.flops / (caps.fma_gflops * 1e9 * Rate(c) * std::max(caps.threads, 1));
+  cost.seconds = std::max(compute, cost.bytes / (caps.read_gbps * 1e9));
+  return cost;
+}
+
+template <const CpuConfig& C>
+constexpr KernelInfo Row(const char* name, const char* numerics, const char* summary) {
+  return {name,
+          numerics,
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return Supports(C, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps&, int threads) {
+            return cpu::PlanForward(C, p, threads);
+          },
+          [](const LaunchContext& ctx) { cpu::LaunchForward(C, ctx); },
+          summary};
+}
+
+template <const cpu::ForwardKernels& K, Isa kIsa, Phase kPhase, int kType, bool kPairs>
+constexpr CpuConfig kConfig{&K, kIsa, kPhase, kType == 0 ? "f32" : kType == 1 ? "f16" : kType == 2 ? "bf16" : "f8", kPairs};
+
+static_assert(cpu::kBlockTokens == 512 && cpu::kSplitTokens == 1024, "the numerics ids below name them");
+
+// The three phases of one type on one instruction set.
+#define REGARD_PHASES(kernels, kIsa, isa, index, type, pairs, chain)                                            \
+  Row<kConfig<kernels, kIsa, Phase::kPrefill, index, pairs>>("cpu." isa ".prefill." type,                       \
+                                                             isa "." type "." chain ".block512.split1024",      \
+                                                             "tiled online softmax, K and V packed per block"), \
+  Row<kConfig<kernels, kIsa, Phase::kDecode, index, pairs>>("cpu." isa ".decode." type,                         \
+                                                            isa "." type "." chain ".block512.split1024",       \
+                                                            "split over keys, all kv heads in each"),           \
+  Row<kConfig<kernels, kIsa, Phase::kMixed, index, pairs>>("cpu." isa ".mixed." type,                           \
+                                                           isa "." type "." chain ".block512.split1024",        \
+                                                           "prefill and decode sequences in one call")
+#define REGARD_TYPES(kernels, kIsa, isa)                                \
+  REGARD_PHASES(kernels, kIsa, isa, 0, "f32", false, "chain1"),         \
+  REGARD_PHASES(kernels, kIsa, isa, 1, "f16", false, "chain1"),         \
+  REGARD_PHASES(kernels, kIsa, isa, 2, "bf16", false, "chain1"),        \
+  REGARD_PHASES(kernels, kIsa, isa, 3, "f8", false, "chain1")
+
+constexpr KernelInfo kCpuKernels[] = {
+#if defined(__x86_64__)
+    REGARD_PHASES(cpu::kAvx512Bf16Pairs, Isa::kAvx512Bf16, "avx512_bf16", 2, "bf16", true, "chain2"),
+    REGARD_PHASES(cpu::kAvx512Bf16Pairs, Isa::kAvx512Bf16, "avx512_bf16", 3, "f8", true, "chain2"),
+    REGARD_TYPES(cpu::kAvx512F32, Isa::kAvx512, "avx512"),
+    REGARD_TYPES(cpu::kAvx2F32, Isa::kAvx2, "avx2"),
+#elif defined(__aarch64__)
+    REGARD_TYPES(cpu::kNeonF32, Isa::kNeon, "neon"),
+#endif
+    REGARD_TYPES(cpu::kScalarF32, Isa::kScalar, "scalar"),
+};
+
+}  // namespace
+
+std::span<const KernelInfo> CpuKernels() { return kCpuKernels; }
 
 }  // namespace regard

@@ -18,9 +18,10 @@ struct KeyRange {
 // Keys that query i of sequence s may see (step 5 of docs/semantics.md without masks).
 KeyRange VisibleKeys(const AttentionOptions& o, const Sequence& s, std::int64_t i) noexcept;
 
-// Visible (i, j) pairs of one sequence and one head, masks ignored; overflow-safe for any 64-bit lengths that fit memory.
+// Visible (i, j) pairs of one sequence and one head, masks ignored. A closed form (one a chunk): no loop over rows.
 double VisiblePairs(const AttentionOptions& o, const Sequence& s) noexcept;
-// The same for a problem as a bound (batch x longest, or its length lists).
+// The same for a problem, still of one head: the sum over its batch, from its length lists or else all at the longest.
+// q_offset is the default one and leftpad 0. Throws Error for lists that Validate refuses.
 double VisiblePairs(const Problem& p);
 
 }  // namespace regard

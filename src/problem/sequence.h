@@ -38,10 +38,29 @@ void ResolveArgs(const Problem& bounds, const AttentionArgs& args, bool check, s
 // The number of batch entries of a call: rows of q, or cu_seqlens_q - 1.
 std::int64_t BatchOf(const AttentionArgs& args) noexcept;
 
-// Element offset of key j of sequence s in tensor `kv` (k or v), head 0; head h adds h * stride of the head dim.
-// HeadStride: that stride. Valid for dense, packed and paged views that ResolveArgs accepted.
-std::int64_t KvTokenOffset(const Problem& p, const AttentionArgs& args, const Sequence& s, const TensorView& kv,
-                           std::int64_t j) noexcept;
-std::int64_t KvHeadStride(const Problem& p, const TensorView& kv) noexcept;
+// Element offset of key j of sequence s in tensor `kv` (k or v), head 0; head h adds h * KvHeadStride.
+// Valid for dense, packed and paged views that ResolveArgs accepted. Paged lengths come from i32 tables, so that j and
+// page_size fit 32 bits and the division is a short one.
+inline std::int64_t KvTokenOffset(const Problem& p, const AttentionArgs& args, const Sequence& s, const TensorView& kv,
+                                  std::int64_t j) noexcept {
+  if (p.page_size) {
+    const std::int32_t* pages = p.table == TableKind::kCsr
+                                    ? static_cast<const std::int32_t*>(args.kv_indices->data) + s.kv_row
+                                    : static_cast<const std::int32_t*>(args.block_table->data) +
+                                          s.kv_row * args.block_table->shape[1];
+    const auto page_size = static_cast<std::uint32_t>(*p.page_size);
+    const auto position = static_cast<std::uint32_t>(j);
+    const std::int64_t slot_stride = kv.stride[p.layout == KvLayout::kNHD ? 1 : 2];
+    return pages[position / page_size] * kv.stride[0] + position % page_size * slot_stride;
+  }
+  if (p.varlen) return (s.kv_row + j) * kv.stride[0];
+  return s.kv_row * kv.stride[0] + j * kv.stride[1];
+}
+
+// Elements between two kv heads of one token.
+inline std::int64_t KvHeadStride(const Problem& p, const TensorView& kv) noexcept {
+  if (p.page_size) return kv.stride[p.layout == KvLayout::kNHD ? 2 : 1];
+  return kv.stride[p.varlen ? 1 : 2];
+}
 
 }  // namespace regard

@@ -1,0 +1,38 @@
+// The one place that reads REGARD_* environment variables.
+//
+//   REGARD_BACKENDS   comma-separated kernel patterns, the order of preference of Select ("cpu.avx2,reference")
+//   REGARD_CPU_ISA    scalar | neon | avx2 | avx512 | avx512_bf16: the best instruction set that CPU kernels may use
+//   REGARD_THREADS    threads of the default executor, 1..4096
+//   REGARD_TUNE       reserved
+//
+// An unknown REGARD_* variable and a value that does not parse are named on stderr once a process, and then ignored.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "regard/device.h"
+
+namespace regard {
+
+inline constexpr int kMaxThreads = 4096;
+
+struct EnvSettings {
+  std::vector<std::string> backends;  // empty: not given
+  std::optional<Isa> cpu_isa;
+  std::optional<int> threads;
+};
+
+// This process's environment, read at the first call.
+const EnvSettings& Env();
+
+// Pure: settings of an environment (null-terminated "NAME=value" strings); appends one line a warning to *warnings.
+EnvSettings ParseEnv(char** environment, std::string* warnings);
+
+// CPUs that this process may run on (its affinity mask), at least 1.
+int AvailableCpus() noexcept;
+// Threads that regard uses by default: settings.threads, else AvailableCpus().
+int DefaultThreads(const EnvSettings& settings) noexcept;
+
+}  // namespace regard

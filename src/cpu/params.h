@@ -1,0 +1,141 @@
+// What the ISA objects see of a launch: plain numbers and addresses, nothing with a constructor. Built once per launch by
+// src/cpu/forward.cc; everything here is borrowed from the caller's tensors or from the launch workspace.
+//
+// ISA objects must leak no weak symbol (a debug build would let the linker pick an AVX-512 copy of a shared inline
+// function), so this header and everything under simd/ and tile/ use only static functions and plain structs.
+#pragma once
+
+#include <stdint.h>
+
+namespace regard::cpu {
+
+// ---- Numerics: constants of every CPU kernel set. Changing one changes bits (docs/semantics.md, "Determinism"). ----
+// Block of keys over which the running maximum and sum advance; scores of one row tile and block: 12 x 512 x 4 = 24 KiB.
+inline constexpr int kBlockTokens = 512;
+// Keys after which a state (o, m, l) is folded. Decode runs splits in parallel: 32 of them at 32k keys; the states of
+// all splits cost (Dv + 2) * 4 / (1024 * 2 * Dv * 2) = 0.1 % of the bf16 KV bytes per query head of a group.
+inline constexpr int kSplitTokens = 1024;
+static_assert(kSplitTokens % kBlockTokens == 0);
+
+// ---- Scheduling: free to change, no bit depends on them. ----
+inline constexpr int kTaskRows = 192;    // query rows (positions x group) that share one packed block of K and V
+inline constexpr int kDecodeRows = 128;  // rows of all kv heads of a decode task; scores 128 x 512 x 4 = 256 KiB
+inline constexpr int kDecodeMaxSeqQ = 15;
+
+enum class Elem : uint8_t { kF32, kF16, kBF16, kF8E4M3, kF8E5M2 };
+
+// One sequence, in keys counted from its first real one (j' = j - leftpad).
+struct Seq {
+  int64_t q_row, rows, seq_q;  // as Sequence
+  int64_t seq_kv, q_offset, leftpad;
+  int64_t kv_row;
+};
+
+// Addresses of k or v: key j of a sequence lies at data + TokenOffset(j) + head * head_stride. All strides in bytes.
+struct KvView {
+  const char* data;
+  int64_t stride0;      // batch row, packed token, or page
+  int64_t token_stride; // token inside a batch row, or slot inside a page
+  int64_t head_stride;
+};
+
+enum class KvKind : uint8_t { kDense, kPacked, kPaged };
+
+struct BroadcastView {  // bias or mask: strides in bytes, 0 where broadcast; null data: absent
+  const char* data;
+  int64_t b, h, i, j;
+};
+
+struct ForwardParams {
+  // Shapes.
+  int64_t batch, heads_q, heads_kv, group;
+  int head_dim, head_dim_v, qv_dim;  // qv_dim: head_dim_v with qv, else 0
+  bool varlen;                       // packed q
+
+  // Tensors. q is the rotated copy where rotary is on.
+  const char* q;
+  int64_t q_stride_b, q_stride_s, q_stride_h;     // bytes; packed: b unused
+  const char* qv;
+  int64_t qv_stride_b, qv_stride_s, qv_stride_h;
+  KvView k, v;
+  Elem q_type, kv_type, out_type;
+  KvKind kv_kind;
+  const int32_t* table;        // page numbers: block table rows, or CSR indices
+  int64_t table_stride;        // entries between block table rows; 1 for CSR (kv_row is the first entry)
+  int64_t page_size;
+  char* out;
+  int64_t out_stride_b, out_stride_s, out_stride_h;
+  float* lse;                  // null: not wanted
+  int64_t lse_stride_b, lse_stride_h, lse_stride_s;  // elements
+
+  const Seq* seqs;
+  const void* options;         // const AttentionOptions*; only VisibleRange looks
+
+  // Score and its options.
+  float scale;
+  float softcap;
+  bool transforms;             // softcap, ALiBi, bias or score_mod: scores are brought to natural units first
+  bool masks;                  // boolean mask or mask_mod
+  const float* alibi;
+  int64_t alibi_stride_b;
+  BroadcastView bias, mask;
+  Elem bias_type;
+  float (*score_mod)(const void*, float, int64_t, int64_t, int64_t, int64_t);
+  const void* score_mod_ctx;
+  bool (*mask_mod)(const void*, int64_t, int64_t, int64_t, int64_t);
+  const void* mask_mod_ctx;
+  const void* sink;
+  Elem sink_type;
+  const float *q_descale, *k_descale, *v_descale;  // (B, Hkv) or null
+  int64_t q_descale_stride[2], k_descale_stride[2], v_descale_stride[2];
+
+  // Partial states of decode splits: row of (Dv padded + 2) floats: o, then m, l.
+  float* states;
+  int64_t state_floats;        // floats of one state
+};
+
+// Work of one executor index.
+struct Task {
+  enum Kind : int32_t { kPrefill, kDecode } kind;
+  int32_t b;
+  int32_t head_begin, head_end;  // kv heads
+  int64_t begin, end;            // prefill: rows (position * group + g); decode: splits
+  int64_t state;                 // decode: index of the first state it writes; -1: it writes the output itself
+  float cost;
+};
+
+// Folding the splits of one decode sequence: all its query rows.
+struct Combine {
+  int32_t b;
+  int32_t splits;
+  int64_t state;                 // first state: [split][head_q][position]
+};
+
+// One ISA's instantiation for one element arithmetic (f32 products, or bf16 pairs).
+struct ForwardKernels {
+  int rows;                      // query rows of a register tile
+  int lanes;                     // f32 lanes of a vector
+  int64_t (*scratch_floats)(int qk_dim, int head_dim_v);  // per worker, 64-byte aligned
+  int64_t (*state_floats)(int head_dim_v);
+  void (*run)(const ForwardParams&, const Task&, float* scratch);
+  void (*combine)(const ForwardParams&, const Combine&, int64_t head_q, int64_t position, float* scratch);
+};
+
+// Visible keys [begin, end) of query i, in j' (src/cpu/forward.cc; wraps VisibleKeys).
+struct Range {
+  int64_t begin, end;
+};
+Range VisibleRange(const ForwardParams& p, const Seq& s, int64_t i);
+// m + log(l), the logarithm in double, in one place so that every ISA gives the same lse for the same state.
+float LseOf(float m, float l);
+// Element type conversions for odd places (one element at a time).
+float LoadElem(const void* p, Elem t);
+
+extern const ForwardKernels kScalarF32;
+#if defined(__x86_64__)
+extern const ForwardKernels kAvx2F32, kAvx512F32, kAvx512Bf16Pairs;
+#elif defined(__aarch64__)
+extern const ForwardKernels kNeonF32;
+#endif
+
+}  // namespace regard::cpu

@@ -1,0 +1,119 @@
+// Packing: the only code that knows element types and strides. Afterwards K lies as panels [step][kPanelKeys] (keys side
+// by side), V as panels [key step][2 * kLanes columns], q as [step][rows]; all in dwords, zero where nothing exists.
+#pragma once
+
+#include "src/cpu/tile/kv_reader.h"
+
+namespace regard::cpu::REGARD_ISA {
+
+// One panel of n <= kPanelKeys rows of `dim` elements at base + offsets[t]: dst[step][key]. Writes whole vectors:
+// room for RoundUp(steps, kLanes) steps.
+template <class M, Elem T>
+static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim, float* dst) {
+  constexpr int kChunk = kLanes * M::kPack;  // elements of one vector of dwords
+  const int bytes = T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1;
+  for (int d = 0; d < dim; d += kChunk, dst += kLanes * kPanelKeys) {
+    for (int half = 0; half < 2; ++half) {
+      V r[kLanes];
+      const int64_t* row = offsets + half * kLanes;
+      const int left = n - half * kLanes;
+      if (dim - d >= kChunk && left >= kLanes) {
+        REGARD_UNROLL
+        for (int t = 0; t < kLanes; ++t) r[t] = M::template LoadDwords<T>(base + row[t] + d * bytes);
+      } else {
+        for (int t = 0; t < kLanes; ++t) {
+          r[t] = t >= left             ? Zero()
+                 : dim - d >= kChunk ? M::template LoadDwords<T>(base + row[t] + d * bytes)
+                                     : LoadDwordsPartial<M, T>(base + row[t] + d * bytes, dim - d);
+        }
+      }
+      Transpose(r);
+      REGARD_UNROLL
+      for (int i = 0; i < kLanes; ++i) Store(dst + i * kPanelKeys + half * kLanes, r[i]);
+    }
+  }
+}
+
+// Rows [0, n) of `dim` columns at base + offsets[t] into column panels dst[panel][row step][2 * kLanes], a panel being
+// `panel_floats` apart; rows are padded with zeros to a multiple of kPack. Returns a vector that is 0 exactly when every
+// element was finite.
+template <class M, Elem T>
+static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats,
+                      float* dst) {
+  const int bytes = T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1;
+  V finite = Zero();
+  for (int t = 0; t < n; t += M::kPack) {
+    float* row = dst + t / M::kPack * 2 * kLanes;
+    const char* first = base + offsets[t];
+    for (int c = 0; c < dim; c += 2 * kLanes, row += panel_floats) {
+      if constexpr (M::kPack == 1) {
+        for (int v = 0; v < 2; ++v) {
+          const int64_t left = dim - c - v * kLanes;
+          const char* from = first + (c + v * kLanes) * bytes;
+          const V x = left >= kLanes ? M::template LoadDwords<T>(from)
+                      : left > 0     ? LoadDwordsPartial<M, T>(from, left)
+                                     : Zero();
+          finite = M::Mac(x, Zero(), finite);
+          Store(row + v * kLanes, x);
+        }
+      } else {
+#ifdef REGARD_HAS_BF16_PAIRS
+        const int64_t left = dim - c;
+        const bool whole = left >= 2 * kLanes;
+        const V a = whole ? M::template LoadDwords<T>(first + c * bytes)
+                          : LoadDwordsPartial<M, T>(first + c * bytes, left);
+        V b = Zero();
+        if (t + 1 < n) {
+          const char* second = base + offsets[t + 1];
+          b = whole ? M::template LoadDwords<T>(second + c * bytes)
+                    : LoadDwordsPartial<M, T>(second + c * bytes, left);
+        }
+        finite = M::Mac(a, Zero(), finite);
+        finite = M::Mac(b, Zero(), finite);
+        V o0, o1;
+        Interleave(a, b, &o0, &o1);
+        Store(row, o0);
+        Store(row + kLanes, o1);
+#endif
+      }
+    }
+  }
+  return finite;
+}
+
+template <class M>
+static void PackKeys(Elem type, const char* base, const int64_t* offsets, int n, int dim, float* dst) {
+  WithElem(type, [&](auto t) {
+    PackKeysAs<M, decltype(t)::value>(base, offsets, n, dim, dst);
+  });
+}
+template <class M>
+static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, int dim,
+                    int64_t panel_floats, float* dst) {
+  V finite = Zero();
+  WithElem(type, [&](auto t) {
+    finite = PackValuesAs<M, decltype(t)::value>(base, offsets, n, dim, panel_floats, dst);
+  });
+  return finite;
+}
+
+// One query row of `dim` elements into column r of a tile: dst[step * rows + r]; f32 values times `factor`, where it is
+// not 1 (fp8 qv only: the ratio of the two descales).
+template <class M>
+static void PackQueryRow(Elem type, const char* from, int dim, int rows, int r, float factor, float* dst) {
+  constexpr int kChunk = kLanes * M::kPack;
+  WithElem(type, [&](auto t) {
+    constexpr Elem T = decltype(t)::value;
+    alignas(64) float dwords[kLanes];
+    for (int d = 0; d < dim; d += kChunk) {
+      V x = dim - d >= kChunk ? M::template LoadDwords<T>(from + d * BytesOf(T))
+                              : LoadDwordsPartial<M, T>(from + d * BytesOf(T), dim - d);
+      if (M::kPack == 1 && factor != 1.0f) x = Mul(x, Splat(factor));
+      Store(dwords, x);
+      const int steps = Steps<M>(Min(dim - d, kChunk));
+      for (int i = 0; i < steps; ++i) memcpy(dst + (d / M::kPack + i) * rows + r, &dwords[i], 4);
+    }
+  });
+}
+
+}  // namespace regard::cpu::REGARD_ISA
