@@ -31,6 +31,7 @@ struct AttentionArgs {
   // (Tkv, Hkv, D|Dv) with cu_seqlens_kv, or paged (pages, page_size, Hkv, D|Dv) NHD / (pages, Hkv, page_size, D|Dv) HND.
   // B' = B, or the rows of the cache that cache_batch_idx picks from. Any strides, last dim contiguous.
   TensorView q, k, v;
+  KvLayout kv_layout = KvLayout::kNHD;         // of paged k and v
   TensorView out;                              // (B, Sq, Hq, Dv) or (Tq, Hq, Dv)
   std::optional<TensorView> lse;               // f32 (B, Hq, Sq) or (Hq, Tq)
   std::optional<TensorView> qv;                // as q with Dv

@@ -20,7 +20,7 @@ class Case {
   ~Case();
   Case(Case&&) noexcept;
   Case& operator=(Case&&) noexcept;
-  const Problem& problem() const;         // lengths settled: seq_q/seq_kv are those of the longest sequence
+  const Problem& problem() const;         // as given; bounds every sequence of the case
   AttentionArgs& args();
   const AttentionArgs& args() const;
   // An independent copy with the same bytes (for appends, which write in place).
@@ -30,9 +30,26 @@ class Case {
   std::unique_ptr<Impl> impl;
 };
 
-// The generated inputs of a problem. Deterministic in (problem, problem.seed). Throws Error for an illegal problem and
-// for one that would need more than `max_bytes`.
+// The generated inputs of a problem, which passes ResolveArgs. Throws Error for an illegal problem and for one that would
+// need more than `max_bytes`.
+//
+// Values: k, v (and the new ones of an append) ~ N(0, 1), q and qv ~ N(0, qscale^2), bias and sink ~ N(0, 1), descales in
+// [0.5, 1.5]. An element depends only on (seed, tensor, sequence, position, head, channel): dense, packed, paged and
+// appended forms of one problem hold the same numbers, in any layout and page placement.
+// Lengths: lens and qlens, else skv and sq. With append=N a sequence holds N new keys inside its length; a shorter length
+// is raised to N (packed k_new: N is cut to the length). leftpad: drawn from 0 to a quarter of the older keys.
+// Pages: ordered is 0, 1, 2, ...; random is drawn from a pool of twice the pages in use, and of at least 8 times the
+// last-level cache where k and v take more than an eighth of that (half of max_bytes at most).
+// bias and mask: (1, Hq, Sq, Skv) up to 64 MiB, then broadcast over heads, then over queries.
+// score_mod (built in): s + (((j - i + h) mod 4) - 1) / 8. mask_mod (built in): visible where (i + j + b) mod 4 != 3.
+// Odd seeds, the default among them, draw the common forms. Even seeds draw the rarer ones: gaps between packed sequences
+// and rows after the last, cache_seqlens in place of seqused_kv, an extra cache row and cache_batch_idx in reverse order,
+// ALiBi slopes and (where small) bias and mask for each sequence, u8 masks, sinks and rotary tables in q's type, rotary
+// over half of the head from rotary_seqlens.
 Case MakeCase(const Problem& p, std::size_t max_bytes = std::size_t{8} << 30);
+
+// Fills out and lse with NaN again. Both must be dense blocks in some order of their dims, as MakeCase makes them.
+void PoisonOutputs(AttentionArgs& args);
 
 // Result of holding one output to the accuracy rule of docs/semantics.md.
 struct Accuracy {
@@ -46,10 +63,11 @@ struct Accuracy {
   double ratio() const;       // worst error / bound
 };
 
-// Compares args.out (and lse) with the oracle. `rows` > 0: that many sampled query rows (big cases), else all.
+// Compares args.out (and lse) with the oracle. `rows` > 0: that many sampled query rows (big cases), else all. Rows that
+// no sequence owns are always checked (out 0, lse -inf). An append must have been made: k and v hold the new keys.
 Accuracy CheckAccuracy(const Problem& p, const AttentionArgs& args, std::int64_t rows = 0, std::uint64_t seed = 1);
 
-// Order-independent-of-nothing checksum of the bytes of a view, elements in row-major order (xxhash-like, 64 bit).
+// 64-bit checksum of a view's elements in row-major order, whatever their memory layout.
 std::uint64_t Checksum(const TensorView& view);
 
 }  // namespace regard::cases

@@ -265,6 +265,14 @@ Case Builder::Build() && {
   return made;
 }
 
+void PoisonOutputs(AttentionArgs& args) {
+  const auto poison = [](const TensorView& view) {
+    std::memset(view.data, 0xff, static_cast<std::size_t>(view.Elements()) * SizeOf(view.dtype));  // all ones: a NaN
+  };
+  poison(args.out);
+  if (args.lse) poison(*args.lse);
+}
+
 Case MakeCase(const Problem& p, std::size_t max_bytes) {
   Validate(p);
   return Builder(p, max_bytes).Build();

@@ -197,6 +197,7 @@ KernelPlan PlanForward(const CpuConfig& config, const Problem& p, int threads) {
 }
 
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
+  const FpModeGuard mode;  // the scale is rounded here
   const int threads = ctx.plan.shape.threads;
   const Layout layout(config, ctx.problem, threads);
   std::byte* const base = ctx.workspace.data();
@@ -234,7 +235,7 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
     return reinterpret_cast<float*>(base + layout.scratch + static_cast<std::size_t>(worker) * scratch_bytes);
   };
   const auto run = [&](std::int64_t n, int worker) {
-    const FpModeGuard mode;
+    const FpModeGuard task_mode;
     config.kernels->run(f, schedule.tasks[static_cast<std::size_t>(n)], scratch(worker));
   };
   const auto tasks = static_cast<std::int64_t>(schedule.tasks.size());
@@ -245,7 +246,7 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   }
   if (schedule.combines.empty()) return;
   ctx.executor.For(static_cast<std::int64_t>(schedule.combines.size()) * f.heads_q, [&](std::int64_t n, int worker) {
-    const FpModeGuard mode;
+    const FpModeGuard task_mode;
     const Combine& c = schedule.combines[static_cast<std::size_t>(n / f.heads_q)];
     for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
       config.kernels->combine(f, c, n % f.heads_q, i, scratch(worker));

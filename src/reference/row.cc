@@ -91,7 +91,7 @@ std::vector<T> Scores(const Call& call, const KvHead& kv, std::int64_t b, std::i
     for (std::size_t n = 0; n < keys.size(); ++n) score[n] += v_factor * second[n];
   }
   const T scale = static_cast<T>(p.Scale());
-  for (T& x : score) x = Round(InputType(p), x) * scale;
+  for (T& x : score) x = Round(InputType(p), x * scale);
 
   // 2. softcap
   if (p.options.softcap > 0) {

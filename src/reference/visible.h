@@ -20,6 +20,7 @@ inline bool InRange(const AttentionOptions& o, const Sequence& s, std::int64_t i
   if (o.causal && j > p) return false;
   if (o.window_left && p - j > *o.window_left) return false;
   if (o.window_right && j - p > *o.window_right) return false;
+  // j lies in the chunk [o + floor((p-o)/C)*C, + C) of p exactly if both have the same quotient.
   if (o.chunk && FloorDiv(p - s.leftpad, *o.chunk) != FloorDiv(j - s.leftpad, *o.chunk)) return false;
   return true;
 }

@@ -113,6 +113,13 @@ class AddressCheck {
         Inside(a.q, Row(a.q, b, s.q_row + r), c_.p.head_dim);
         Inside(a.out, Row(a.out, b, s.q_row + r), c_.p.head_dim_v);
       }
+      if (c_.p.page_size && s.seq_kv > 0) {
+        const bool csr = c_.p.table == TableKind::kCsr;
+        const TensorView& table = csr ? *a.kv_indices : *a.block_table;
+        const std::int64_t first = csr ? s.kv_row : s.kv_row * table.shape[1];
+        Inside(table, first, 1);
+        Inside(table, first + (s.seq_kv - 1) / *c_.p.page_size, 1);
+      }
       for (std::int64_t j = 0; j < s.seq_kv; ++j) {
         for (std::int64_t h : Ends(c_.p.heads_kv)) {
           Inside(a.k, KvTokenOffset(c_.p, a, s, a.k, j) + h * KvHeadStride(c_.p, a.k), c_.p.head_dim);

@@ -38,7 +38,7 @@ template <class V, class Index>
 struct ChainPack;
 template <class V, std::size_t... I>
 struct ChainPack<V, std::index_sequence<I...>> : Chain<V, I>... {
-  explicit ChainPack(typename V::Reg start) : Chain<V, I>{start}... {}
+  explicit ChainPack(const typename V::Reg& start) : Chain<V, I>{start}... {}
   // acc = op(acc) for every chain.
   template <class Op>
   void Round(Op op) {

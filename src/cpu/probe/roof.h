@@ -29,7 +29,7 @@ enum class ReadKind { kStreams, kChunks };
 
 class ReadRoof {
  public:
-  // Measures every variant once or twice and keeps the fastest. `chunks` point to memory that outlives the roof;
+  // Measures every variant twice and keeps the fastest. `chunks` point to memory that outlives the roof;
   // `executor` too.
   ReadRoof(Executor& executor, Isa isa, std::vector<Chunk> chunks, ReadKind kind);
 
@@ -42,7 +42,7 @@ class ReadRoof {
     int streams = 1;
     Prefetch prefetch;
   };
-  double Pass(const Variant& variant);
+  double Pass(const Variant& variant, std::size_t tasks);  // over the first tasks
 
   Executor& executor_;
   const ProbeTable& table_;

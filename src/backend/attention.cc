@@ -1,0 +1,64 @@
+// The one-call API: problem, selection, plan, launch; results and workspace allocated where the caller gave none.
+#include "regard/attention.h"
+
+#include <memory>
+#include <new>
+#include <string>
+
+namespace regard {
+namespace {
+
+// Output tensors as q lies: (B, Sq, Hq, Dv) and (B, Hq, Sq), or (Tq, Hq, Dv) and (Hq, Tq).
+OwnedTensor MakeOut(const AttentionArgs& a, const Problem& p) {
+  return a.q.rank == 3 ? OwnedTensor(p.OutType(), {a.q.shape[0], p.heads_q, p.head_dim_v})
+                       : OwnedTensor(p.OutType(), {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
+}
+OwnedTensor MakeLse(const AttentionArgs& a, const Problem& p) {
+  return a.q.rank == 3 ? OwnedTensor(DType::kF32, {p.heads_q, a.q.shape[0]})
+                       : OwnedTensor(DType::kF32, {a.q.shape[0], p.heads_q, a.q.shape[1]});
+}
+
+}  // namespace
+
+AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool want_lse, const CallControl& control) {
+  Problem p = ProblemOf(a, options);
+  p.lse = want_lse || a.lse;
+  Validate(p);
+  AttentionResult result;
+  const DeviceCaps& caps = DeviceCaps::Host();
+  result.selection = control.choice ? Select(p, caps, *control.choice) : Select(p, caps);
+  const Plan plan(p, result.selection, control.executor);
+  if (a.out.data == nullptr && a.out.rank == 0) {
+    result.out = MakeOut(a, p);
+    a.out = result.out.view();
+  }
+  if (p.lse && !a.lse) {
+    result.lse = MakeLse(a, p);
+    a.lse = result.lse.view();
+  }
+  Workspace workspace = control.workspace;
+  std::unique_ptr<std::byte[]> own;
+  if (workspace.data == nullptr) {
+    own.reset(new std::byte[plan.workspace_bytes()]);  // uninitialised
+    workspace = {own.get(), plan.workspace_bytes()};
+  }
+  Launch(plan, a, workspace);
+  return result;
+}
+
+AttentionResult VarlenAttention(AttentionArgs a, const AttentionOptions& options, bool want_lse,
+                                const CallControl& control) {
+  if (!a.cu_seqlens_q) throw Error("cu_seqlens_q", "absent", "(B + 1) entries: VarlenAttention takes packed q");
+  return Attention(std::move(a), options, want_lse, control);
+}
+
+AttentionResult WithKvCache(AttentionArgs a, const AttentionOptions& options, bool want_lse,
+                            const CallControl& control) {
+  if (!a.cache_seqlens) throw Error("cache_seqlens", "absent", "(B) entries: the keys that each row of the cache holds");
+  if (a.k_new.has_value() != a.v_new.has_value()) {
+    throw Error(a.k_new ? "v_new" : "k_new", "absent", "both k_new and v_new, or neither");
+  }
+  return Attention(std::move(a), options, want_lse, control);
+}
+
+}  // namespace regard
