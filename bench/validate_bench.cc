@@ -1,6 +1,6 @@
 // What the checks of one launch cost: a decode batch over 4096 keys a sequence, 32/8 heads, d 128, bf16, for page-16
-// block tables (256 entries a sequence), the same as CSR, and dense; with and without an append of one token. Nothing but
-// tables and views is read, so k and v are addresses that no test touches.
+// block tables (256 entries a sequence), the same as CSR, and dense; with and without an append of one token. Nothing
+// but tables and views is read, so k and v are addresses that no test touches.
 #include <benchmark/benchmark.h>
 
 #include <cstdint>

@@ -11,7 +11,9 @@
 namespace regard::checks {
 namespace {
 
-std::string Text(std::int64_t v) { return std::to_string(v); }
+std::string Text(std::int64_t v) {
+  return std::to_string(v);
+}
 
 // cu[0] = 0, non-decreasing, cu[n] <= limit.
 void CheckCumulative(const char* name, const std::optional<TensorView>& t, std::int64_t limit, const char* what) {
@@ -89,8 +91,9 @@ void CheckCapacity(const Problem& p, const AttentionArgs& a, const Sequence& s, 
   if (p.table == TableKind::kCsr) return;
   const std::int64_t columns = a.block_table->shape[1];
   if ((s.seq_kv + *p.page_size - 1) / *p.page_size <= columns) return;
-  throw Error(LengthField(a, b), LengthText(s), "at most " + Text(columns * *p.page_size) + " keys: block_table has " +
-                                                    Text(columns) + " columns, page_size is " + Text(*p.page_size));
+  throw Error(LengthField(a, b), LengthText(s),
+              "at most " + Text(columns * *p.page_size) + " keys: block_table has " + Text(columns) +
+                  " columns, page_size is " + Text(*p.page_size));
 }
 
 void CheckRotary(const Problem& p, const AttentionArgs& a, const Sequence& s, std::int64_t b) {

@@ -101,7 +101,9 @@ bool AreDisjointSlices(const NamedView& a, const NamedView& b) {
 
 }  // namespace
 
-std::span<const Member> OptionalMembers() noexcept { return kMembers; }
+std::span<const Member> OptionalMembers() noexcept {
+  return kMembers;
+}
 
 ByteSpan TouchedBytes(const TensorView& v) noexcept {
   const auto size = static_cast<std::int64_t>(SizeOf(v.dtype));

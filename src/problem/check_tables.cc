@@ -1,7 +1,7 @@
 // Page numbers, and slots that an append writes, once all lengths are sound.
 // Table entries: every entry for a position below the sequence's length is in [0, pages); what lies beyond is not read.
-// Appends: the runs of slots that the call writes, numbered through the whole cache, are sorted in the scratch span; two
-// that meet are an error, whether through a repeated cache row, a shared page or a page listed twice.
+// Appends: the runs of slots that the call writes, numbered through the whole cache, are sorted in the scratch span;
+// two that meet are an error, whether through a repeated cache row, a shared page or a page listed twice.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -12,7 +12,9 @@
 namespace regard::checks {
 namespace {
 
-std::string Text(std::int64_t v) { return std::to_string(v); }
+std::string Text(std::int64_t v) {
+  return std::to_string(v);
+}
 
 struct PageList {
   const std::int32_t* entries = nullptr;  // page of positions [n * page_size, (n + 1) * page_size) at n
@@ -46,8 +48,8 @@ void CheckEntries(const Problem& p, const AttentionArgs& a, std::span<const Sequ
   for (std::size_t b = 0; b < sequences.size(); ++b) {
     const PageList list = PagesOf(p, a, sequences[b]);
     if (AllInRange(list.entries, list.used, pages)) continue;
-    const std::int32_t* bad = std::find_if(list.entries, list.entries + list.used,
-                                           [&](std::int32_t e) { return e < 0 || e >= pages; });
+    const std::int32_t* bad =
+        std::find_if(list.entries, list.entries + list.used, [&](std::int32_t e) { return e < 0 || e >= pages; });
     throw Error(EntryName(p, sequences[b], bad - list.entries), Text(*bad),
                 "0 to " + Text(pages - 1) + ", a page of k, for sequence " + Text(static_cast<std::int64_t>(b)) +
                     " has " + Text(sequences[b].seq_kv) + " keys");

@@ -19,8 +19,12 @@ struct Dim {
 };
 constexpr std::int64_t kAny = -1;
 
-std::string Text(std::int64_t v) { return std::to_string(v); }
-std::string Field(const char* name, const char* part) { return std::string(name) + "." + part; }
+std::string Text(std::int64_t v) {
+  return std::to_string(v);
+}
+std::string Field(const char* name, const char* part) {
+  return std::string(name) + "." + part;
+}
 
 std::string DTypeText(DType t) {
   return t <= DType::kBool ? std::string(Name(t)) : "code " + Text(static_cast<int>(t));
@@ -110,7 +114,8 @@ void CheckIndex(const char* name, const std::optional<TensorView>& t, std::initi
   CheckDType(name, *t, DType::kI32);
   CheckShape(name, *t, dims);
   if (t->rank == 2 && t->shape[0] > 1 && t->stride[0] != t->shape[1]) {
-    throw Error(At(Field(name, "stride").c_str(), 0), Text(t->stride[0]), Text(t->shape[1]) + ": index tensors are contiguous");
+    throw Error(At(Field(name, "stride").c_str(), 0), Text(t->stride[0]),
+                Text(t->shape[1]) + ": index tensors are contiguous");
   }
 }
 
@@ -227,7 +232,8 @@ void CheckAppend(const Problem& p, const AttentionArgs& a, std::int64_t batch) {
   CheckDType("rotary_sin", *a.rotary_sin, a.rotary_cos->dtype);
   CheckShape("rotary_cos", *a.rotary_cos, {{kAny, "positions"}, {kAny, "rotary_dim / 2"}});
   const std::int64_t half = a.rotary_cos->shape[1];
-  CheckShape("rotary_sin", *a.rotary_sin, {{a.rotary_cos->shape[0], "positions of rotary_cos"}, {half, "rotary_dim / 2"}});
+  CheckShape("rotary_sin", *a.rotary_sin,
+             {{a.rotary_cos->shape[0], "positions of rotary_cos"}, {half, "rotary_dim / 2"}});
   if (half < 1 || 2 * half > p.head_dim) {
     throw Error("rotary_cos.shape[1]", Text(half), "rotary_dim / 2, 1 to " + Text(p.head_dim / 2) + " (D / 2)");
   }
@@ -302,8 +308,9 @@ void CheckViews(const Problem& p, const AttentionArgs& a) {
   const std::int64_t batch = BatchOf(a);
   if (batch < 0) throw Error("cu_seqlens_q.shape[0]", "0", "B + 1, at least 1");
   if (batch > p.batch) {
-    throw Error(p.varlen ? "cu_seqlens_q.shape[0]" : "q.shape[0]", Text(p.varlen ? batch + 1 : batch),
-                "at most " + Text(p.varlen ? p.batch + 1 : p.batch) + " (the plan's batch" + (p.varlen ? " + 1)" : ")"));
+    throw Error(
+        p.varlen ? "cu_seqlens_q.shape[0]" : "q.shape[0]", Text(p.varlen ? batch + 1 : batch),
+        "at most " + Text(p.varlen ? p.batch + 1 : p.batch) + " (the plan's batch" + (p.varlen ? " + 1)" : ")"));
   }
   CheckPresence("qv", a.qv.has_value(), p.qv, "qv in the plan");
   CheckPresence("lse", a.lse.has_value(), p.lse, "lse in the plan");

@@ -33,7 +33,7 @@ struct SlotRun {
 // Every optional tensor of a call, with the name that messages use.
 struct Member {
   const char* name;
-  std::optional<TensorView> AttentionArgs::* view;
+  std::optional<TensorView> AttentionArgs::*view;
 };
 std::span<const Member> OptionalMembers() noexcept;
 

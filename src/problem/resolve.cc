@@ -1,6 +1,7 @@
-// From the tensors of a call to one Sequence per batch entry. The used lengths follow docs/semantics.md: seqused_q or the
-// owned rows for queries; for keys cache_seqlens + new tokens, else seqlens_kv, seqused_kv, the CSR page list, and last
-// the owned rows. Sources that are given together agree (check_tables.cc sees to it), so their order decides nothing.
+// From the tensors of a call to one Sequence per batch entry. The used lengths follow docs/semantics.md: seqused_q or
+// the owned rows for queries; for keys cache_seqlens + new tokens, else seqlens_kv, seqused_kv, the CSR page list, and
+// last the owned rows. Sources that are given together agree (check_tables.cc sees to it), so their order decides
+// nothing.
 #include <string>
 
 #include "regard/status.h"
@@ -64,7 +65,9 @@ void FillSequences(const Problem& bounds, const AttentionArgs& args, std::span<S
   }
 }
 
-std::string At(const char* name, std::int64_t i) { return std::string(name) + "[" + std::to_string(i) + "]"; }
+std::string At(const char* name, std::int64_t i) {
+  return std::string(name) + "[" + std::to_string(i) + "]";
+}
 
 std::string At(const char* name, std::int64_t i, std::int64_t j) {
   return At(name, i) + "[" + std::to_string(j) + "]";

@@ -12,17 +12,17 @@ namespace regard {
 
 // All of one batch entry. Lengths in tokens.
 struct Sequence {
-  std::int64_t q_row = 0;        // first row in packed q; 0 when dense (q is indexed by b)
-  std::int64_t rows = 0;         // query rows it owns in q/out (cu_seqlens difference, or Sq)
-  std::int64_t seq_q = 0;        // used ones: rows past it are written out = 0, lse = -inf
-  std::int64_t seq_kv = 0;       // used keys, left padding and appended ones included
-  std::int64_t q_offset = 0;     // p = i + q_offset
-  std::int64_t leftpad = 0;      // keys j < leftpad are invisible
-  std::int64_t kv_row = 0;       // dense: index into k's first dim; packed: first key row; paged block table: its row;
-                                 // paged CSR: first entry in kv_indices
-  std::int64_t append_begin = 0; // first new position (cache_seqlens[b])
-  std::int64_t append_count = 0; // new tokens; 0 without append
-  std::int64_t new_row = 0;      // first row in packed k_new; 0 when dense
+  std::int64_t q_row = 0;         // first row in packed q; 0 when dense (q is indexed by b)
+  std::int64_t rows = 0;          // query rows it owns in q/out (cu_seqlens difference, or Sq)
+  std::int64_t seq_q = 0;         // used ones: rows past it are written out = 0, lse = -inf
+  std::int64_t seq_kv = 0;        // used keys, left padding and appended ones included
+  std::int64_t q_offset = 0;      // p = i + q_offset
+  std::int64_t leftpad = 0;       // keys j < leftpad are invisible
+  std::int64_t kv_row = 0;        // dense: index into k's first dim; packed: first key row; paged block table: its row;
+                                  // paged CSR: first entry in kv_indices
+  std::int64_t append_begin = 0;  // first new position (cache_seqlens[b])
+  std::int64_t append_count = 0;  // new tokens; 0 without append
+  std::int64_t new_row = 0;       // first row in packed k_new; 0 when dense
   std::int64_t rotary_base = 0;
 };
 
@@ -44,10 +44,10 @@ std::int64_t BatchOf(const AttentionArgs& args) noexcept;
 inline std::int64_t KvTokenOffset(const Problem& p, const AttentionArgs& args, const Sequence& s, const TensorView& kv,
                                   std::int64_t j) noexcept {
   if (p.page_size) {
-    const std::int32_t* pages = p.table == TableKind::kCsr
-                                    ? static_cast<const std::int32_t*>(args.kv_indices->data) + s.kv_row
-                                    : static_cast<const std::int32_t*>(args.block_table->data) +
-                                          s.kv_row * args.block_table->shape[1];
+    const std::int32_t* pages =
+        p.table == TableKind::kCsr
+            ? static_cast<const std::int32_t*>(args.kv_indices->data) + s.kv_row
+            : static_cast<const std::int32_t*>(args.block_table->data) + s.kv_row * args.block_table->shape[1];
     const auto page_size = static_cast<std::uint32_t>(*p.page_size);
     const auto position = static_cast<std::uint32_t>(j);
     const std::int64_t slot_stride = kv.stride[p.layout == KvLayout::kNHD ? 1 : 2];

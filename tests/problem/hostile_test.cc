@@ -1,6 +1,6 @@
-// Hostile calls: seeded random damage to tables, lengths and views of legal calls. ResolveArgs must throw Error, or leave
-// sequences whose every address lies inside the tensors. Run under AddressSanitizer and UBSan this also shows that the
-// checks themselves read nothing out of bounds: each buffer is exactly as long as its view.
+// Hostile calls: seeded random damage to tables, lengths and views of legal calls. ResolveArgs must throw Error, or
+// leave sequences whose every address lies inside the tensors. Run under AddressSanitizer and UBSan this also shows
+// that the checks themselves read nothing out of bounds: each buffer is exactly as long as its view.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -19,8 +19,8 @@ namespace {
 
 using testing::Call;
 
-constexpr Call (*kCalls[])() = {testing::DenseCall,    testing::PackedCall,      testing::BlockTableCall,
-                                testing::CsrCall,      testing::DenseAppendCall, testing::PagedAppendCall};
+constexpr Call (*kCalls[])() = {testing::DenseCall, testing::PackedCall,      testing::BlockTableCall,
+                                testing::CsrCall,   testing::DenseAppendCall, testing::PagedAppendCall};
 
 class Damage {
  public:
@@ -38,10 +38,18 @@ class Damage {
     std::int32_t& entry = static_cast<std::int32_t*>(t.data)[Pick(static_cast<std::size_t>(t.Elements()))];
     const std::int32_t nasty[] = {INT32_MIN, INT32_MAX, -1, 0, 1 << 30, entry / 2};
     switch (Pick(4)) {
-      case 0: entry = nasty[Pick(std::size(nasty))]; break;
-      case 1: entry = static_cast<std::int32_t>(random_()); break;
-      case 2: entry = static_cast<std::int32_t>(Pick(10)); break;
-      default: entry = static_cast<std::int32_t>(static_cast<std::uint32_t>(entry) + (Pick(2) ? 1u : ~0u)); break;
+      case 0:
+        entry = nasty[Pick(std::size(nasty))];
+        break;
+      case 1:
+        entry = static_cast<std::int32_t>(random_());
+        break;
+      case 2:
+        entry = static_cast<std::int32_t>(Pick(10));
+        break;
+      default:
+        entry = static_cast<std::int32_t>(static_cast<std::uint32_t>(entry) + (Pick(2) ? 1u : ~0u));
+        break;
     }
   }
 
@@ -54,18 +62,38 @@ class Damage {
     std::int64_t& extent = t.shape[dim];
     std::int64_t& stride = t.stride[dim];
     switch (Pick(10)) {
-      case 0: extent = nasty[Pick(std::size(nasty))]; break;
-      case 1: extent += Pick(2) ? 1 : -1; break;
-      case 2: stride = nasty[Pick(std::size(nasty))]; break;
-      case 3: stride = -stride; break;
-      case 4: t.rank = static_cast<int>(Pick(9)) - 2; break;
-      case 5: t.rank = Pick(2) ? INT32_MAX : INT32_MIN; break;
-      case 6: t.dtype = static_cast<DType>(Pick(2) ? Pick(8) : Pick(256)); break;
-      case 7: t.data = Pick(2) ? nullptr : static_cast<char*>(t.data) + 1; break;
-      case 8: t.device.type = static_cast<DeviceType>(Pick(4)); break;
+      case 0:
+        extent = nasty[Pick(std::size(nasty))];
+        break;
+      case 1:
+        extent += Pick(2) ? 1 : -1;
+        break;
+      case 2:
+        stride = nasty[Pick(std::size(nasty))];
+        break;
+      case 3:
+        stride = -stride;
+        break;
+      case 4:
+        t.rank = static_cast<int>(Pick(9)) - 2;
+        break;
+      case 5:
+        t.rank = Pick(2) ? INT32_MAX : INT32_MIN;
+        break;
+      case 6:
+        t.dtype = static_cast<DType>(Pick(2) ? Pick(8) : Pick(256));
+        break;
+      case 7:
+        t.data = Pick(2) ? nullptr : static_cast<char*>(t.data) + 1;
+        break;
+      case 8:
+        t.device.type = static_cast<DeviceType>(Pick(4));
+        break;
       default: {  // the memory of another view, where it is large enough to be a truthful claim
         const TensorView& other = *views[Pick(views.size())];
-        const auto bytes = [](const TensorView& v) { return v.Elements() * static_cast<std::int64_t>(SizeOf(v.dtype)); };
+        const auto bytes = [](const TensorView& v) {
+          return v.Elements() * static_cast<std::int64_t>(SizeOf(v.dtype));
+        };
         if (bytes(other) >= bytes(t)) t.data = other.data;
         break;
       }

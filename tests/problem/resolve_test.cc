@@ -18,7 +18,9 @@ using testing::DenseCall;
 using testing::PackedCall;
 using testing::PagedAppendCall;
 
-std::int32_t* Data(std::optional<TensorView>& t) { return static_cast<std::int32_t*>(t->data); }
+std::int32_t* Data(std::optional<TensorView>& t) {
+  return static_cast<std::int32_t*>(t->data);
+}
 
 // One way to spoil a legal call, and the words that the refusal must carry.
 struct Refusal {
@@ -131,7 +133,8 @@ TEST(Resolve, UncheckedFillsTheSameNumbers) {
 TEST(Resolve, AnEmptyBatchNeedsNoMemory) {
   Call c;
   c.p = testing::SampleBounds(4, 2, 5);
-  for (TensorView* t : {&c.a.q, &c.a.k}) *t = TensorView::Contiguous(nullptr, DType::kF32, {0, 2, t == &c.a.q ? 4 : 2, 8});
+  for (TensorView* t : {&c.a.q, &c.a.k})
+    *t = TensorView::Contiguous(nullptr, DType::kF32, {0, 2, t == &c.a.q ? 4 : 2, 8});
   c.a.v = TensorView::Contiguous(nullptr, DType::kF32, {0, 2, 2, 4});
   c.a.out = TensorView::Contiguous(nullptr, DType::kF32, {0, 2, 4, 4});
   EXPECT_TRUE(c.Resolve().empty());
@@ -142,10 +145,10 @@ TEST(KvTokenOffset, WalksDenseRowsPackedRowsAndBothPageLayouts) {
   const auto offset = [](const Call& c, std::size_t b, std::int64_t j) {
     return KvTokenOffset(c.p, c.a, c.Resolve()[b], c.a.v, j);
   };
-  EXPECT_EQ(offset(dense, 0, 5), 3 * 6 * 8 + 5 * 8);   // row 3 of 6 keys, 8 elements a key
+  EXPECT_EQ(offset(dense, 0, 5), 3 * 6 * 8 + 5 * 8);  // row 3 of 6 keys, 8 elements a key
   EXPECT_EQ(offset(packed, 1, 1), (3 + 1) * 8);
-  EXPECT_EQ(offset(nhd, 2, 6), 3 * 32 + 2 * 8);        // second page is 3, slot 2
-  EXPECT_EQ(offset(hnd, 0, 5), 1 * 32 + 1 * 4);        // second page is 1, slot 1 of its head
+  EXPECT_EQ(offset(nhd, 2, 6), 3 * 32 + 2 * 8);  // second page is 3, slot 2
+  EXPECT_EQ(offset(hnd, 0, 5), 1 * 32 + 1 * 4);  // second page is 1, slot 1 of its head
   EXPECT_EQ(KvHeadStride(dense.p, dense.a.v), 4);
   EXPECT_EQ(KvHeadStride(packed.p, packed.a.v), 4);
   EXPECT_EQ(KvHeadStride(nhd.p, nhd.a.v), 4);
@@ -204,18 +207,54 @@ TEST(Resolve, RefusesTensorsThatThePlanDoesNotKnowOrMisses) {
       {DenseCall, [](Call& c) { c.p.mask_mod = true; }, "mask_mod", "absent", "mask_mod"},
       {DenseCall, [](Call& c) { c.p.varlen = true; }, "cu_seqlens_q", "absent", "packed q"},
       {PackedCall, [](Call& c) { c.a.cu_seqlens_kv.reset(); }, "cu_seqlens_kv", "absent", "packed keys"},
-      {PackedCall, [](Call& c) { c.a.cache_batch_idx = c.Ints({0, 1, 2}); }, "cache_batch_idx", "given", "cache rows"},
-      {DenseCall, [](Call& c) { c.a.block_table = c.Ints({0, 0, 0}, 3); }, "block_table", "given", "pages"},
-      {DenseCall, [](Call& c) { c.a.k_descale = c.Floats(DType::kF32, {3, 2}); }, "k_descale", "given", "fp8"},
-      {DenseCall, [](Call& c) { c.a.q_descale = c.Floats(DType::kF32, {3, 2}); }, "q_descale", "given", "fp8 q"},
-      {DenseCall, [](Call& c) { c.a.cu_seqlens_new = c.Ints({0, 1, 2, 3}); }, "cu_seqlens_new", "given", "k_new"},
-      {DenseCall, [](Call& c) { c.a.rotary_seqlens = c.Ints({0, 1, 2}); }, "rotary_seqlens", "given", "rotary_cos"},
+      {PackedCall,
+       [](Call& c) {
+         c.a.cache_batch_idx = c.Ints({0, 1, 2});
+       },
+       "cache_batch_idx", "given", "cache rows"},
+      {DenseCall,
+       [](Call& c) {
+         c.a.block_table = c.Ints({0, 0, 0}, 3);
+       },
+       "block_table", "given", "pages"},
+      {DenseCall,
+       [](Call& c) {
+         c.a.k_descale = c.Floats(DType::kF32, {3, 2});
+       },
+       "k_descale", "given", "fp8"},
+      {DenseCall,
+       [](Call& c) {
+         c.a.q_descale = c.Floats(DType::kF32, {3, 2});
+       },
+       "q_descale", "given", "fp8 q"},
+      {DenseCall,
+       [](Call& c) {
+         c.a.cu_seqlens_new = c.Ints({0, 1, 2, 3});
+       },
+       "cu_seqlens_new", "given", "k_new"},
+      {DenseCall,
+       [](Call& c) {
+         c.a.rotary_seqlens = c.Ints({0, 1, 2});
+       },
+       "rotary_seqlens", "given", "rotary_cos"},
       {BlockTableCall, [](Call& c) { c.a.block_table.reset(); }, "block_table", "absent", "block table"},
       {BlockTableCall, [](Call& c) { c.a.seqlens_kv.reset(); }, "seqlens_kv", "absent", "lengths"},
       {CsrCall, [](Call& c) { c.a.kv_last_page_len.reset(); }, "kv_last_page_len", "absent", "CSR"},
-      {CsrCall, [](Call& c) { c.a.block_table = c.Ints({0, 0, 0}, 3); }, "block_table", "given", "no block table"},
-      {CsrCall, [](Call& c) { c.a.cache_batch_idx = c.Ints({0, 1, 2}); }, "cache_batch_idx", "given", "block table"},
-      {CsrCall, [](Call& c) { c.a.cu_seqlens_kv = c.Ints({0, 1, 2, 3}); }, "cu_seqlens_kv", "given", "paged"},
+      {CsrCall,
+       [](Call& c) {
+         c.a.block_table = c.Ints({0, 0, 0}, 3);
+       },
+       "block_table", "given", "no block table"},
+      {CsrCall,
+       [](Call& c) {
+         c.a.cache_batch_idx = c.Ints({0, 1, 2});
+       },
+       "cache_batch_idx", "given", "block table"},
+      {CsrCall,
+       [](Call& c) {
+         c.a.cu_seqlens_kv = c.Ints({0, 1, 2, 3});
+       },
+       "cu_seqlens_kv", "given", "paged"},
       {DenseAppendCall, [](Call& c) { c.a.k_new.reset(); }, "k_new", "absent", "append"},
       {DenseAppendCall, [](Call& c) { c.a.v_new.reset(); }, "v_new", "absent", "append"},
       {DenseAppendCall, [](Call& c) { c.p.append.reset(); }, "k_new", "given", "no append"},
@@ -235,21 +274,27 @@ TEST(Resolve, RefusesTensorsThatThePlanDoesNotKnowOrMisses) {
 TEST(Resolve, RefusesScoreTensorsOfTheWrongShapeOrType) {
   ExpectRefusals({
       {DenseCall, [](Call& c) { c.a.alibi_slopes->dtype = DType::kI32; }, "alibi_slopes.dtype", "i32", "f32"},
-      {DenseCall, [](Call& c) { c.a.alibi_slopes = c.Floats(DType::kF32, {3}); }, "alibi_slopes.shape[0]", "3", "4 (Hq)"},
+      {DenseCall, [](Call& c) { c.a.alibi_slopes = c.Floats(DType::kF32, {3}); }, "alibi_slopes.shape[0]", "3",
+       "4 (Hq)"},
       {DenseCall, [](Call& c) { c.a.alibi_slopes->shape[0] = 2; }, "alibi_slopes.shape[0]", "2", "3 (B)"},
       {DenseCall, [](Call& c) { c.a.bias->dtype = DType::kF8E4M3; }, "bias.dtype", "f8e4m3", "f32 or f16 or bf16"},
       {DenseCall, [](Call& c) { c.a.bias->shape[0] = 2; }, "bias.shape[0]", "2", "1 or 3 (B)"},
       {DenseCall, [](Call& c) { c.a.mask->shape[1] = 2; }, "mask.shape[1]", "2", "1 or 4 (Hq)"},
       {DenseCall, [](Call& c) { c.a.mask->shape[3] = 4; }, "mask.shape[3]", "4", "at least 5"},
       {DenseCall, [](Call& c) { c.a.bias->shape[2] = 0; }, "bias.shape[2]", "0", "at least 2"},
-      {DenseCall, [](Call& c) { c.a.mask->dtype = DType::kI32, c.a.mask->shape[3] = 1; }, "mask.dtype", "i32", "bool or u8"},
+      {DenseCall, [](Call& c) { c.a.mask->dtype = DType::kI32, c.a.mask->shape[3] = 1; }, "mask.dtype", "i32",
+       "bool or u8"},
       {DenseCall, [](Call& c) { c.a.sink->dtype = DType::kI32; }, "sink.dtype", "i32", "f32"},
       {DenseCall, [](Call& c) { c.a.sink->shape[0] = 3; }, "sink.shape[0]", "3", "4 (Hq)"},
       {BlockTableCall, [](Call& c) { c.a.k_descale->shape[1] = 1; }, "k_descale.shape[1]", "1", "2 (Hkv)"},
       {BlockTableCall, [](Call& c) { c.a.v_descale->dtype = DType::kI32; }, "v_descale.dtype", "i32", "f32"},
-      {DenseAppendCall, [](Call& c) { c.a.rotary_sin->shape[1] = 2; }, "rotary_sin.shape[1]", "2", "3 (rotary_dim / 2)"},
+      {DenseAppendCall, [](Call& c) { c.a.rotary_sin->shape[1] = 2; }, "rotary_sin.shape[1]", "2",
+       "3 (rotary_dim / 2)"},
       {DenseAppendCall,
-       [](Call& c) { c.a.rotary_cos = c.a.rotary_sin = c.Floats(DType::kF32, {6, 5}); }, "rotary_cos.shape[1]", "5", "1 to 4"},
+       [](Call& c) {
+         c.a.rotary_cos = c.a.rotary_sin = c.Floats(DType::kF32, {6, 5});
+       },
+       "rotary_cos.shape[1]", "5", "1 to 4"},
       {DenseAppendCall, [](Call& c) { c.a.rotary_cos->dtype = DType::kI32; }, "rotary_cos.dtype", "i32", "f32"},
       {DenseAppendCall, [](Call& c) { c.a.rotary_cos->shape[0] = c.a.rotary_sin->shape[0] = 5; }, "rotary_cos.shape[0]",
        "5", "at least 6 positions, which sequence 0"},
@@ -287,7 +332,11 @@ TEST(Resolve, RefusesLengthsOutOfOrderOrRange) {
       {DenseAppendCall, [](Call& c) { Data(c.a.cache_seqlens)[1] = -1; }, "cache_seqlens[1]", "-1", "at least 0"},
       {DenseAppendCall, [](Call& c) { Data(c.a.cache_batch_idx)[1] = 4; }, "cache_batch_idx[1]", "4", "0 to 3"},
       {DenseAppendCall, [](Call& c) { Data(c.a.cache_batch_idx)[1] = -1; }, "cache_batch_idx[1]", "-1", "0 to 3"},
-      {DenseAppendCall, [](Call& c) { c.a.seqlens_kv = c.Ints({6, 1}); }, "seqlens_kv[1]", "1", "2, as cache_seqlens[1]"},
+      {DenseAppendCall,
+       [](Call& c) {
+         c.a.seqlens_kv = c.Ints({6, 1});
+       },
+       "seqlens_kv[1]", "1", "2, as cache_seqlens[1]"},
       {PagedAppendCall, [](Call& c) { Data(c.a.cache_batch_idx)[1] = 4; }, "cache_batch_idx[1]", "4", "block_table"},
       {PagedAppendCall, [](Call& c) { c.p.seq_kv = 9, Data(c.a.cache_seqlens)[0] = 4; }, "cache_seqlens[0]",
        "4 + 3 new tokens", "at most 6 keys: block_table has 3 columns, page_size is 2"},
@@ -298,7 +347,8 @@ TEST(Resolve, RefusesLengthsOutOfOrderOrRange) {
 TEST(Resolve, RefusesPagesOutOfRangeOnlyBelowTheLength) {
   ExpectRefusals({
       {BlockTableCall, [](Call& c) { Data(c.a.block_table)[1] = 6; }, "block_table[0][1]", "6", "0 to 5"},
-      {BlockTableCall, [](Call& c) { Data(c.a.block_table)[6] = -1; }, "block_table[2][0]", "-1", "sequence 2 has 8 keys"},
+      {BlockTableCall, [](Call& c) { Data(c.a.block_table)[6] = -1; }, "block_table[2][0]", "-1",
+       "sequence 2 has 8 keys"},
       {BlockTableCall, [](Call& c) { Data(c.a.seqlens_kv)[1] = 1; }, "block_table[1][0]", "-1", "0 to 5"},
       {CsrCall, [](Call& c) { Data(c.a.kv_indices)[1] = 5; }, "kv_indices[1]", "5", "0 to 4"},
       {CsrCall, [](Call& c) { Data(c.a.kv_indices)[2] = INT32_MIN; }, "kv_indices[2]", "-2147483648", "0 to 4"},
@@ -330,7 +380,8 @@ TEST(Resolve, RefusesTwoAppendsToOneSlot) {
 TEST(Resolve, RefusesWrittenMemoryThatOverlaps) {
   ExpectRefusals({
       {DenseCall, [](Call& c) { c.a.out.data = c.a.q.data; }, "out", "overlaps q", "written"},
-      {DenseCall, [](Call& c) { c.a.out.data = static_cast<float*>(c.a.k.data) + 200; }, "out", "overlaps k", "written"},
+      {DenseCall, [](Call& c) { c.a.out.data = static_cast<float*>(c.a.k.data) + 200; }, "out", "overlaps k",
+       "written"},
       {DenseCall, [](Call& c) { c.a.lse->data = c.a.out.data; }, "out", "overlaps lse", "written"},
       {DenseCall, [](Call& c) { c.a.lse->data = c.a.bias->data; }, "lse", "overlaps bias", "written"},
       {DenseCall, [](Call& c) { c.a.out.stride[0] = 0; }, "out.stride", "share memory", "apart"},
@@ -338,7 +389,8 @@ TEST(Resolve, RefusesWrittenMemoryThatOverlaps) {
       {DenseAppendCall, [](Call& c) { c.a.k.stride[0] = 0; }, "k.stride", "share memory", "apart"},
       {DenseAppendCall, [](Call& c) { c.a.v = c.a.k, c.a.v.shape[3] = 4; }, "k", "overlaps v", "written"},
       {DenseAppendCall, [](Call& c) { c.a.k_new->data = c.a.k.data; }, "k", "overlaps k_new", "written"},
-      {DenseAppendCall, [](Call& c) { c.a.cache_seqlens->data = c.a.v.data; }, "v", "overlaps cache_seqlens", "written"},
+      {DenseAppendCall, [](Call& c) { c.a.cache_seqlens->data = c.a.v.data; }, "v", "overlaps cache_seqlens",
+       "written"},
   });
 }
 

@@ -150,7 +150,8 @@ inline Call DenseAppendCall() {
   return c;
 }
 
-// Packed new tokens (3, 0 and 1) for 3 sequences of 3, 4 and 2 keys in NHD pages of 2; sequences 0 and 1 share a prefix.
+// Packed new tokens (3, 0 and 1) for 3 sequences of 3, 4 and 2 keys in NHD pages of 2; sequences 0 and 1 share a
+// prefix.
 inline Call PagedAppendCall() {
   Call c;
   c.p = SampleBounds(3, 3, 6);

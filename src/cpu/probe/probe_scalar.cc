@@ -27,7 +27,7 @@ struct PairOf {
 };
 
 double MulAndAdd(std::int64_t steps) {
-  constexpr int kUnroll = 4, kChains = 7, kLanes = 4;
+  constexpr int kUnroll = 4, kChains = 6, kLanes = 4;
   const Float4 start = {0.75f, 0.75f, 0.75f, 0.75f};
   Chains<PairOf, kChains> chains({start, start});
   Float4 factor = {1, 1, 1, 1}, term = {0.0625f, 0.0625f, 0.0625f, 0.0625f};

@@ -1,0 +1,190 @@
+// What `regard explain` prints: problem, device, the chosen kernel and its cost, the plan, and every rejected kernel with
+// its reason and remedy. Rejections with one reason and one remedy share a line.
+#include <algorithm>
+#include <cinttypes>
+#include <cstdarg>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "regard/plan.h"
+#include "src/backend/json.h"
+#include "src/backend/kernel_info.h"
+
+namespace regard {
+namespace {
+
+[[gnu::format(printf, 1, 2)]] std::string Format(const char* format, ...) {
+  va_list args;
+  va_start(args, format);
+  char text[512];
+  const int n = std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  return std::string(text, static_cast<std::size_t>(std::clamp(n, 0, static_cast<int>(sizeof text) - 1)));
+}
+
+std::string Bytes(double n) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int u = 0;
+  for (; n >= 1024 && u < 4; ++u) n /= 1024;
+  return Format(n < 10 && u > 0 ? "%.1f %s" : "%.0f %s", n, units[u]);
+}
+std::string Seconds(double s) {
+  if (s < 1e-3) return Format("%.3g us", s * 1e6);
+  return s < 1 ? Format("%.3g ms", s * 1e3) : Format("%.3g s", s);
+}
+std::string Count(double n) {
+  const char* units[] = {"", " k", " M", " G", " T"};
+  int u = 0;
+  for (; n >= 1e4 && u < 4; ++u) n /= 1e3;
+  return Format("%.3g%s", n, units[u]);
+}
+
+const char* NameOf(Phase p) {
+  switch (p) {
+    case Phase::kPrefill: return "prefill";
+    case Phase::kDecode: return "decode";
+    case Phase::kMixed: return "mixed";
+    case Phase::kBackward: return "backward";
+  }
+  return "?";
+}
+const char* NameOf(Invariance i) {
+  return i == Invariance::kFull ? "full" : i == Invariance::kBatch ? "batch" : "none";
+}
+
+std::string ProblemLine(const Problem& p) {
+  const AttentionOptions& o = p.options;
+  std::string s = Format("%s  %" PRId64 " x (%" PRId64 " quer%s over %" PRId64 " keys)  heads %" PRId64 "/%" PRId64, NameOf(p.phase),
+                         p.batch, p.seq_q, p.seq_q == 1 ? "y" : "ies", p.seq_kv, p.heads_q, p.heads_kv);
+  s += Format("  d %" PRId64, p.head_dim);
+  if (p.head_dim_v != p.head_dim) s += Format(" dv %" PRId64, p.head_dim_v);
+  s += "  " + std::string(Name(p.dtype));
+  if (p.kv_dtype != p.dtype) s += " over " + std::string(Name(p.kv_dtype)) + " keys";
+  if (p.varlen) s += "  packed";
+  if (p.page_size) {
+    s += Format("  page %" PRId64 " %s%s", *p.page_size, p.layout == KvLayout::kNHD ? "NHD" : "HND",
+                p.table == TableKind::kCsr ? " csr" : "");
+  }
+  if (o.causal) s += "  causal";
+  const auto side = [](const std::optional<std::int64_t>& x) { return x ? std::to_string(*x) : std::string("open"); };
+  if (o.window_left || o.window_right) s += "  window " + side(o.window_left) + "," + side(o.window_right);
+  if (o.chunk) s += Format("  chunk %" PRId64, *o.chunk);
+  if (o.softcap > 0) s += Format("  softcap %g", o.softcap);
+  if (o.scale) s += Format("  scale %g", *o.scale);
+  if (o.dropout > 0) s += Format("  dropout %g", o.dropout);
+  const std::pair<bool, const char*> flags[] = {{p.alibi, "alibi"},       {p.bias, "bias"},         {p.mask, "mask"},
+                                                {p.sink, "sink"},         {p.leftpad, "leftpad"},   {p.qv, "qv"},
+                                                {p.q_offset, "q_offset"}, {p.score_mod, "score_mod"}, {p.mask_mod, "mask_mod"},
+                                                {p.lse, "lse"}};
+  for (const auto& [on, name] : flags) {
+    if (on) s += std::string("  ") + name;
+  }
+  if (p.append) s += Format("  append %" PRId64, *p.append);
+  if (o.rotary != Rotary::kNone) s += o.rotary == Rotary::kHalf ? "  rotary half-split" : "  rotary interleaved";
+  return s + "  invariance " + NameOf(o.invariance);
+}
+
+std::string DeviceLine(const DeviceCaps& c) {
+  return c.name + Format(", %d thread%s, %s", c.threads, c.threads == 1 ? "" : "s", Name(c.Best())) + ", L2 " +
+         Bytes(static_cast<double>(c.l2_bytes)) +
+         Format(", read %.3g GB/s, f32 %.3g GFLOP/s a thread (%s)", c.read_gbps, c.fma_gflops, c.measured ? "measured" : "a guess");
+}
+
+std::string CostLine(const Problem& p, const Cost& c) {
+  const std::string work = p.phase == Phase::kDecode ? Bytes(c.bytes) + " to read" : Count(c.flops / 1e9) + " GFLOP";
+  return work + ", about " + Seconds(c.seconds);
+}
+
+std::string PlanLine(const Problem& p, const Plan& plan) {
+  const PlanShape& s = plan.shape();
+  std::string line;
+  const std::int64_t splits = s.kv_split_tokens > 0 ? (p.seq_kv + s.kv_split_tokens - 1) / s.kv_split_tokens : 0;
+  if (p.phase == Phase::kDecode) {
+    line = Format("%" PRId64 " split%s of %" PRId64 " keys a sequence, all %" PRId64 " kv heads in each", splits,
+                  splits == 1 ? "" : "s", s.kv_split_tokens, p.heads_kv);
+  } else {
+    line = Format("tiles of %" PRId64 " rows, tasks of %" PRId64 " rows, key blocks of %" PRId64 ", splits of %" PRId64, s.rows_per_tile,
+                  s.rows_per_task, s.kv_block_tokens, s.kv_split_tokens);
+  }
+  return line + Format(", up to %" PRId64 " tasks, %d thread%s, workspace ", s.max_tasks, s.threads, s.threads == 1 ? "" : "s") +
+         Bytes(static_cast<double>(plan.workspace_bytes()));
+}
+
+// Kernels with one reason and one remedy, in table order.
+struct Group {
+  std::vector<std::string> kernels;
+  const Rejection* rejection;
+};
+std::vector<Group> Grouped(const Selection& s) {
+  std::vector<Group> groups;
+  for (const Rejection& r : s.rejected) {
+    const auto same = std::ranges::find_if(groups, [&](const Group& g) {
+      return g.rejection->reason == r.reason && g.rejection->remedy == r.remedy;
+    });
+    if (same == groups.end()) {
+      groups.push_back({{r.kernel}, &r});
+    } else {
+      same->kernels.push_back(r.kernel);
+    }
+  }
+  return groups;
+}
+
+}  // namespace
+
+std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s) {
+  std::string t = "problem   " + ProblemLine(p) + "\ndevice    " + DeviceLine(caps) + "\nchosen    " + s.kernel + "   " +
+                  CostLine(p, s.cost) + "\nnumerics  " + s.numerics + "\n";
+  if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
+  const std::vector<Group> groups = Grouped(s);
+  std::size_t width = 0;
+  const auto title = [](const Group& g) {
+    return g.kernels.front() + (g.kernels.size() > 1 ? " and " + std::to_string(g.kernels.size() - 1) + " more" : "");
+  };
+  for (const Group& g : groups) width = std::max(width, title(g).size());
+  bool first = true;
+  for (const Group& g : groups) {
+    const std::string name = title(g);
+    t += (first ? "rejected  " : "          ") + name + std::string(width - name.size() + 2, ' ') + g.rejection->reason;
+    if (!g.rejection->remedy.empty()) t += "   -> " + g.rejection->remedy;
+    t += "\n";
+    first = false;
+  }
+  return t;
+}
+
+std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s) {
+  JsonWriter w;
+  w.Open('{');
+  w.Member("problem", Print(p));
+  w.Key("device").Open('{');
+  w.Member("name", caps.name).Member("isa", Name(caps.Best())).Member("threads", caps.threads);
+  w.Member("l1_bytes", caps.l1_bytes).Member("l2_bytes", caps.l2_bytes).Member("l3_bytes", caps.l3_bytes);
+  w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
+  w.Close('}');
+  w.Key("chosen").Open('{');
+  w.Member("kernel", s.kernel).Member("numerics", s.numerics).Member("flops", s.cost.flops);
+  w.Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
+  w.Close('}');
+  if (plan) {
+    const PlanShape& shape = plan->shape();
+    w.Key("plan").Open('{');
+    w.Member("rows_per_tile", shape.rows_per_tile).Member("rows_per_task", shape.rows_per_task);
+    w.Member("kv_block_tokens", shape.kv_block_tokens).Member("kv_split_tokens", shape.kv_split_tokens);
+    w.Member("max_tasks", shape.max_tasks).Member("threads", shape.threads);
+    w.Member("workspace_bytes", static_cast<std::int64_t>(plan->workspace_bytes()));
+    w.Close('}');
+  }
+  w.Key("rejected").Open('[');
+  for (const Rejection& r : s.rejected) {
+    w.Open('{');
+    w.Member("kernel", r.kernel).Member("reason", r.reason).Member("remedy", r.remedy).Member("able", r.able);
+    w.Close('}');
+  }
+  w.Close(']');
+  w.Close('}');
+  return w.Take() + "\n";
+}
+
+}  // namespace regard
