@@ -120,6 +120,13 @@ void WriteFile(const std::string& field, const std::string& path, const std::str
   if (!file) throw Error(field, path, "a file that can be written");
 }
 
+// Refuses a path that cannot be written before anything is measured; what lies there stays until the results come.
+void CheckWritable(const std::string& field, const std::string& path) {
+  if (!path.empty() && path != "-" && !std::ofstream(path, std::ios::app)) {
+    throw Error(field, path, "a file that can be written");
+  }
+}
+
 // Measures one after another until all are done or Ctrl-C comes; results without a single round are left out.
 std::vector<BenchResult> MeasureAll(const std::vector<std::string>& cases, const BenchSettings& settings) {
   std::vector<BenchResult> results;
@@ -238,6 +245,8 @@ void Bench(const Options& options, int& exit_code) {
   const std::vector<std::string> cases = CasesOf(options);
   const BenchSettings settings = SettingsOf(options);
   for (const std::string& text : cases) Validate(ParseProblem(text));  // all bad input before the first measurement
+  CheckWritable("--json", options.json);
+  CheckWritable("--report", options.report);
   const std::vector<BenchResult> results = MeasureAll(cases, settings);
 
   const bool json_on_stdout = options.json == "-";

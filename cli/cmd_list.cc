@@ -1,11 +1,11 @@
 // `regard list`: every kernel and what it supports, found by asking its `supports` about probing problems.
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <iterator>
 #include <memory>
-#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -59,13 +59,17 @@ struct Row {
   std::vector<Support> features;  // as kFeatures
 };
 
-bool Accepts(const KernelInfo& kernel, const Problem& p, const DeviceCaps& caps) {
+bool IsLegal(const Problem& p) {
   try {
     Validate(p);
-    return kernel.supports(kernel, p, caps).accepted;
+    return true;
   } catch (const Error&) {
-    return false;  // no legal problem, so nothing to support
+    return false;
   }
+}
+
+bool Accepts(const KernelInfo& kernel, const Problem& p, const DeviceCaps& caps) {
+  return IsLegal(p) && kernel.supports(kernel, p, caps).accepted;
 }
 
 Problem Plain(Phase phase, DType dtype, std::int64_t head_dim) {
@@ -98,12 +102,13 @@ const char* PhaseName(Phase phase) {
 
 Support AddedTo(const std::vector<Problem>& plain, const KernelInfo& kernel, const Feature& feature,
                 const DeviceCaps& caps) {
-  std::size_t taken = 0;
+  std::size_t taken = 0, legal = 0;
   for (Problem p : plain) {
     feature.add(p);
     taken += Accepts(kernel, p, caps);
+    legal += IsLegal(p);
   }
-  return taken == 0 ? Support::kNone : taken == plain.size() ? Support::kAll : Support::kSome;
+  return taken == 0 ? Support::kNone : taken == legal ? Support::kAll : Support::kSome;
 }
 
 // What `kernel` supports on a device that lacks nothing.
@@ -113,7 +118,7 @@ Row Probe(const KernelInfo& kernel) {
   Row row;
   row.kernel = &kernel;
   constexpr std::int64_t kHeadDim = 64;
-  std::vector<Problem> plain;
+  std::vector<Problem> plain, plain_fp8;
   auto note = [](std::vector<std::string>* names, std::string name) {
     if (std::find(names->begin(), names->end(), name) == names->end()) names->push_back(std::move(name));
   };
@@ -121,7 +126,7 @@ Row Probe(const KernelInfo& kernel) {
     for (const Phase phase : {Phase::kPrefill, Phase::kDecode, Phase::kMixed}) {
       const Problem p = Plain(phase, dtype, kHeadDim);
       if (!Accepts(kernel, p, everything)) continue;
-      if (!IsFp8(dtype)) plain.push_back(p);
+      (IsFp8(dtype) ? plain_fp8 : plain).push_back(p);
       row.here = row.here || Accepts(kernel, p, DeviceCaps::Host());
       note(&row.phases, PhaseName(phase));
       note(&row.dtypes, std::string(Name(dtype)));
@@ -130,6 +135,7 @@ Row Probe(const KernelInfo& kernel) {
       }
     }
   }
+  if (plain.empty()) plain = std::move(plain_fp8);  // fp8 q narrows what is legal, so it speaks only where it is alone
   for (const Feature& feature : kFeatures) row.features.push_back(AddedTo(plain, kernel, feature, everything));
   return row;
 }
@@ -140,20 +146,52 @@ std::string Joined(const std::vector<std::string>& words) {
   return text;
 }
 
-std::string MatrixText(const std::vector<Row>& rows) {
-  std::vector<TextTable::Column> columns = {{"kernel"}, {"here"}, {"phases"}, {"q dtypes"}, {"d <=", Align::kRight}};
-  for (const Feature& feature : kFeatures) columns.push_back({feature.name});
-  TextTable matrix(columns);
-  TextTable summaries({{"kernel"}, {"numerics"}, {"summary"}});
-  for (const Row& row : rows) {
-    std::vector<std::string> cells = {row.kernel->name, row.here ? "yes" : "no", Joined(row.phases), Joined(row.dtypes),
-                                      fmt::format("{}", row.max_head_dim)};
-    for (const Support s : row.features) cells.push_back(s == Support::kAll ? "+" : s == Support::kSome ? "~" : "-");
-    matrix.Row(cells);
-    summaries.Row({row.kernel->name, row.kernel->numerics, row.kernel->summary});
+// Titles of the feature columns from top to bottom, above columns of one character.
+std::string FeatureTitles(std::size_t indent) {
+  std::size_t height = 0;
+  for (const Feature& feature : kFeatures) height = std::max(height, std::string_view(feature.name).size());
+  std::string text;
+  for (std::size_t line = 0; line < height; ++line) {
+    std::string row(indent, ' ');
+    for (const Feature& feature : kFeatures) {
+      const std::string_view name = feature.name;
+      const std::size_t skipped = height - name.size();
+      row += line < skipped ? ' ' : name[line - skipped];
+      row += "  ";
+    }
+    row.resize(row.find_last_not_of(' ') + 1);
+    text += row + "\n";
   }
-  return matrix.Text() + "\n+ supported   ~ with some of its dtypes or phases only   - not supported\n"
-                         "here: runs on this machine as it is set up now. Equal numerics give equal bits.\n\n" +
+  return text;
+}
+
+std::string MatrixText(const std::vector<Row>& rows) {
+  std::vector<TextTable::Column> columns = {{"kernel"}, {"here"}, {"d <=", Align::kRight}};
+  for (std::size_t i = 0; i < std::size(kFeatures); ++i) columns.push_back({""});
+  columns.push_back({"numerics"});
+  TextTable matrix(columns);
+  std::size_t name_width = 0;
+  std::vector<std::pair<std::string, std::vector<const Row*>>> kinds;  // rows by phases, dtypes and summary
+  for (const Row& row : rows) {
+    name_width = std::max(name_width, std::string_view(row.kernel->name).size());
+    std::vector<std::string> cells = {row.kernel->name, row.here ? "yes" : "no", fmt::format("{}", row.max_head_dim)};
+    for (const Support s : row.features) cells.push_back(s == Support::kAll ? "+" : s == Support::kSome ? "~" : "-");
+    cells.push_back(row.kernel->numerics);
+    matrix.Row(cells);
+    const std::string kind =
+        fmt::format("{}; q {}; {}", Joined(row.phases), Joined(row.dtypes), row.kernel->summary);
+    const auto known = std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == kind; });
+    known != kinds.end() ? known->second.push_back(&row) : kinds.push_back({kind, {&row}});
+  }
+  TextTable summaries({{"kernels"}, {"phases; q dtypes; how"}});
+  for (const auto& [kind, members] : kinds) {
+    const std::string more = members.size() > 1 ? fmt::format(" and {} more", members.size() - 1) : "";
+    summaries.Row({members.front()->kernel->name + more, kind});
+  }
+  const std::size_t indent = name_width + std::size("  here  d <=  ") - 1;
+  return FeatureTitles(indent) + matrix.Text() +
+         "\n+ supported   ~ with some of its dtypes or phases only   - not supported\n"
+         "here: runs on this machine as it is set up now. Equal numerics give equal bits.\n\n" +
          summaries.Text();
 }
 

@@ -41,6 +41,19 @@ Extremes LengthsIn(const char* field, const std::optional<TensorView>& t, std::i
   return e;
 }
 
+// Longest sequence of CSR pages: (pages - 1) * page_size + last_page_len keys.
+std::int64_t LongestCsr(const AttentionArgs& a, std::int64_t n, std::int64_t page_size) {
+  if (!a.kv_last_page_len) throw Error("kv_last_page_len", "absent", "(B) entries, as kv_indptr is given");
+  const std::int32_t* indptr = Table("kv_indptr", a.kv_indptr, n + 1);
+  const std::int32_t* last = Table("kv_last_page_len", a.kv_last_page_len, n);
+  std::int64_t most = 0;
+  for (std::int64_t b = 0; b < n; ++b) {
+    const std::int64_t pages = std::int64_t{indptr[b + 1]} - indptr[b];
+    if (pages > 0) most = std::max(most, (pages - 1) * page_size + last[b]);
+  }
+  return most;
+}
+
 }  // namespace
 
 Problem ProblemOf(const AttentionArgs& a, const AttentionOptions& options) {
@@ -93,7 +106,7 @@ Problem ProblemOf(const AttentionArgs& a, const AttentionOptions& options) {
   } else if (paged && a.seqlens_kv) {
     keys = LengthsIn("seqlens_kv", a.seqlens_kv, n, false).most;
   } else if (csr && a.kv_indptr) {
-    keys = LengthsIn("kv_indptr", a.kv_indptr, n, true).most * *p.page_size;
+    keys = LongestCsr(a, n, *p.page_size);
   } else if (packed_kv) {
     if (!a.cu_seqlens_kv) throw Error("cu_seqlens_kv", "absent", "(B + 1) entries, as q is packed and keys are not paged");
     keys = LengthsIn("cu_seqlens_kv", a.cu_seqlens_kv, n, true).most;

@@ -44,6 +44,7 @@ void Builder::MakePages() {
     longest = std::max(longest, PagesFor(keys, page_size));
   }
   const std::int64_t pool = PoolPages(used);
+  args_.kv_layout = p_.layout;
   const bool nhd = p_.layout == KvLayout::kNHD;
   const std::int64_t d1 = nhd ? page_size : p_.heads_kv, d2 = nhd ? p_.heads_kv : page_size;
   args_.k = NewTensor(p_.kv_dtype, {pool, d1, d2, p_.head_dim});

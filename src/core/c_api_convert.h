@@ -1,7 +1,6 @@
 // C structs to their C++ counterparts. Nothing is owned: views and pointers lead to the caller's memory.
 #pragma once
 
-
 #include "regard/attention.h"
 #include "regard/c_api.h"
 

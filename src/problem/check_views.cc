@@ -156,6 +156,10 @@ void CheckPages(const Problem& p, const AttentionArgs& a, std::int64_t batch) {
   const std::int64_t page_size = *p.page_size;
   if (page_size < 1 || page_size > INT32_MAX) throw Error("page_size", Text(page_size), "1 to 2^31 - 1");
   const bool nhd = p.layout == KvLayout::kNHD;
+  if (a.kv_layout != p.layout) {
+    throw Error("kv_layout", a.kv_layout == KvLayout::kNHD ? "NHD" : "HND",
+                nhd ? "NHD, as the plan" : "HND, as the plan");
+  }
   const Dim slots{page_size, "page_size"}, heads{p.heads_kv, "Hkv"};
   const Dim d1 = nhd ? slots : heads, d2 = nhd ? heads : slots;
   CheckShape("k", a.k, {{kAny, "pages"}, d1, d2, {p.head_dim, "D"}});

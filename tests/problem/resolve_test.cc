@@ -188,6 +188,7 @@ TEST(Resolve, RefusesViewsThatDoNotFitThePlan) {
       {DenseCall, [](Call& c) { c.a.k.stride[0] = -(INT64_C(1) << 55); }, "k.stride", "address space", "memory"},
       {DenseCall, [](Call& c) { c.a.k.shape[1] = -1; }, "k.shape[1]", "-1", "2^48"},
       {BlockTableCall, [](Call& c) { c.a.k.shape[1] = 3; }, "k.shape[1]", "3", "4 (page_size)"},
+      {CsrCall, [](Call& c) { c.a.kv_layout = KvLayout::kNHD; }, "kv_layout", "NHD", "HND, as the plan"},
       {CsrCall, [](Call& c) { c.a.v.shape[0] = 4; }, "v.shape[0]", "4", "5 (pages of k)"},
   });
 }

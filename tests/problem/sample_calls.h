@@ -116,7 +116,7 @@ inline Call CsrCall() {
   c.p = SampleBounds(3, 2, 8);
   c.p.varlen = true;
   c.p.page_size = 4;
-  c.p.layout = KvLayout::kHND;
+  c.p.layout = c.a.kv_layout = KvLayout::kHND;
   c.p.table = TableKind::kCsr;
   c.a.q = c.Floats(DType::kF32, {4, 4, 8});
   c.a.k = c.Floats(DType::kF32, {5, 2, 4, 8});

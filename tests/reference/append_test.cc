@@ -156,7 +156,9 @@ TEST(Append, RotaryScoresDependOnDistanceOnly) {
     }
     AppendKv(t.p, t.args, t.sequences);
     const Result r = t.Run();
-    if (!before.empty()) EXPECT_LT(Distance(r.out, before), 1e-5);
+    if (!before.empty()) {
+      EXPECT_LT(Distance(r.out, before), 1e-5);
+    }
     before = r.out;
   }
 }

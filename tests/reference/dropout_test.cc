@@ -88,7 +88,9 @@ TEST(Dropout, NeverDropsTheSink) {
   const double probability = 1 / (64 + std::exp(1.0));
   for (Index c = 0; c < 64; ++c) {
     const double x = some.Run().out[c];
-    if (x != 0) EXPECT_NEAR(x, 2 * probability, 1e-15);
+    if (x != 0) {
+      EXPECT_NEAR(x, 2 * probability, 1e-15);
+    }
   }
 }
 

@@ -25,7 +25,9 @@ TEST(ReferenceNonFinite, NanKeyReachesExactlyTheRowsThatSeeIt) {
       EXPECT_EQ(std::isnan(r.lse[i]), i >= 2) << i;
       for (Index c = 0; c < 2; ++c) {
         EXPECT_EQ(std::isnan(r.out[i * 2 + c]), i >= 2);
-        if (i < 2) EXPECT_EQ(r.out[i * 2 + c], clean.out[i * 2 + c]);
+        if (i < 2) {
+          EXPECT_EQ(r.out[i * 2 + c], clean.out[i * 2 + c]);
+        }
       }
     }
   }

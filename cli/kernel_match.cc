@@ -1,0 +1,27 @@
+#include "cli/kernel_match.h"
+
+#include <string_view>
+
+#include "regard/status.h"
+#include "src/core/suggest.h"
+
+namespace regard::cli {
+
+std::vector<const KernelInfo*> KernelsMatching(const std::string& pattern) {
+  std::vector<const KernelInfo*> matching;
+  std::vector<std::string_view> names;
+  for (const KernelInfo* kernel : AllKernels()) {
+    const std::string_view name = kernel->name;
+    names.push_back(name);
+    const bool prefix = name.starts_with(pattern) && (name.size() == pattern.size() || name[pattern.size()] == '.');
+    if (pattern.empty() || prefix) matching.push_back(kernel);
+  }
+  if (matching.empty()) {
+    const std::string nearest = Nearest(pattern, names);
+    throw Error("--kernel", pattern, "a kernel's name or a dotted prefix of one, as `regard list` shows them" +
+                                         (nearest.empty() ? "" : "; the nearest is " + nearest));
+  }
+  return matching;
+}
+
+}  // namespace regard::cli
