@@ -90,9 +90,9 @@ class Roof {
   std::string name_;
 };
 
-// Rows to check: all of a small case, else as many as the fp64 reference does in about a second.
+// Rows to check: all of a small case, else as many as the fp64 reference does in a fraction of a second.
 std::int64_t RowsToCheck(const Problem& p, const Work& work) {
-  constexpr double kMultiplications = 1e8;
+  constexpr double kMultiplications = 4e7;
   constexpr std::int64_t kMost = 64, kLeast = 4;
   const double per_row = work.keys_per_row * static_cast<double>(p.head_dim + p.head_dim_v);
   if (per_row * work.query_rows <= kMultiplications) return 0;

@@ -197,9 +197,9 @@ ReportData MeasureReport(const std::vector<std::string>& cases, const std::vecto
   if (!Interrupted()) {
     MeasureRoofs(settings, &data);
     settings.repeat = 0;
-    settings.min_seconds = quick ? 0.1 : 0.4;
-    std::vector<std::int64_t> prefill = {128, 256, 512, 1024}, decode = {1024, 4096, 16384};
-    if (!quick) prefill.insert(prefill.end(), {2048, 4096}), decode.insert(decode.end(), {32768, 65536, 131072});
+    settings.min_seconds = quick ? 0.05 : 0.4;
+    std::vector<std::int64_t> prefill = {128, 256, 512}, decode = {1024, 4096, 16384};
+    if (!quick) prefill.insert(prefill.end(), {1024, 2048, 4096}), decode.insert(decode.end(), {32768, 65536, 131072});
     for (const std::string dtype : {"f32", "bf16"}) {
       const std::string heads = " hq=32 hkv=8 d=128 dtype=" + dtype;
       data.prefill_lengths.push_back(

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,7 +22,7 @@ namespace regard::cli {
 namespace {
 
 constexpr int kMissed = 1;
-constexpr std::size_t kMissesShown = 20;
+constexpr std::size_t kMissesShown = 20, kMissesShownOfKernel = 3;
 
 struct Options {
   std::vector<std::string> words;
@@ -88,21 +89,30 @@ void RequireAbleKernels(const std::vector<Problem>& problems, const std::vector<
 
 void PrintTable(const cases::CheckReport& report) {
   TextTable table({{"kernel"}, {"cases", Align::kRight}, {"missed", Align::kRight}, {"worst error/bound", Align::kRight},
-                   {"error", Align::kRight}, {"worst case"}});
+                   {"error there", Align::kRight}});
+  const cases::KernelScore* nearest = nullptr;
   for (const cases::KernelScore& score : report.kernels) {
     table.Row({score.kernel, std::to_string(score.cases), std::to_string(score.misses),
-               fmt::format("{:.3f}", score.worst_ratio), fmt::format("{:.2g}", score.out_error), score.worst_case});
+               fmt::format("{:.3f}", score.worst_ratio), fmt::format("{:.2g}", score.out_error)});
+    if (!nearest || score.worst_ratio > nearest->worst_ratio) nearest = &score;
   }
   fmt::print("{}\n", table.Text());
+  if (nearest && report.misses.empty()) {
+    fmt::print("nearest to its bound: {} on \"{}\"\n", nearest->kernel, nearest->worst_case);
+  }
 }
 
-void PrintMisses(const cases::CheckReport& report, bool cross) {
-  for (std::size_t n = 0; n < report.misses.size() && n < kMissesShown; ++n) {
-    const cases::Miss& miss = report.misses[n];
-    fmt::print("MISS {}: {}\nREPRO: regard check \"{}\" --kernel {}{}\n", miss.kernel, miss.what, miss.problem,
-               cross ? "cpu" : miss.kernel, cross ? " --cross" : "");
+// A few of each kernel, so that one that fails everywhere does not hide the others.
+void PrintMisses(const cases::CheckReport& report) {
+  std::map<std::string, std::size_t> shown_of;
+  std::size_t shown = 0;
+  for (const cases::Miss& miss : report.misses) {
+    if (shown == kMissesShown || ++shown_of[miss.kernel] > kMissesShownOfKernel) continue;
+    ++shown;
+    fmt::print("MISS {}: {}\nREPRO: regard check \"{}\" {}\n", miss.kernel, miss.what, miss.problem,
+               miss.cross ? "--cross" : "--kernel " + miss.kernel);
   }
-  if (report.misses.size() > kMissesShown) fmt::print("... and {} more\n", report.misses.size() - kMissesShown);
+  if (shown < report.misses.size()) fmt::print("... and {} more\n", report.misses.size() - shown);
 }
 
 int Check(const Options& options) {
@@ -126,7 +136,7 @@ int Check(const Options& options) {
   progress.End();
 
   PrintTable(report);
-  PrintMisses(report, options.cross);
+  PrintMisses(report);
   std::string notes;
   if (report.sampled > 0) notes += fmt::format(", {} large ones on sampled rows", report.sampled);
   if (report.unable > 0) notes += fmt::format(", {} beyond these kernels", report.unable);

@@ -23,13 +23,13 @@ std::string LengthText(double x) {
 // One axis: data range, ticks, and the way onto [from, to] in pixels.
 class Axis {
  public:
-  Axis(double low, double high, bool log, double base, double from, double to)
+  Axis(double low, double high, bool log, double base, bool whole, double from, double to)
       : log_(log), base_(base), from_(from), to_(to) {
     if (log) {
       low_ = std::floor(std::log(low) / std::log(base) + 1e-9);
       high_ = std::max(std::ceil(std::log(high) / std::log(base) - 1e-9), low_ + 1);
     } else {
-      step_ = NiceStep(high);
+      step_ = std::max(NiceStep(high), whole ? 1.0 : 0.0);
       high_ = std::ceil(high / step_ - 1e-9) * step_;
     }
   }
@@ -68,7 +68,12 @@ void AppendSeries(const PlotSeries& series, const Axis& x, const Axis& y, const 
     path += fmt::format("{}{:.1f},{:.1f}", path.empty() ? "M" : " L", x.At(p.x), y.At(p.y));
   }
   if (series.style != PlotSeries::Style::kDots) *svg += fmt::format("<path class=\"line {}\" d=\"{}\"/>\n", colour, path);
-  if (series.style == PlotSeries::Style::kRoof) return;
+  if (series.style == PlotSeries::Style::kRoof) {
+    const PlotPoint& end = series.points.back();
+    *svg += fmt::format("<text class=\"tick\" text-anchor=\"end\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", x.At(end.x) - 4,
+                        y.At(end.y) - 6, HtmlEscape(series.name));
+    return;
+  }
   for (const PlotPoint& p : series.points) {
     *svg += fmt::format("<circle class=\"dot {}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"4.5\"><title>{}</title></circle>\n",
                         colour, x.At(p.x), y.At(p.y), HtmlEscape(p.hint));
@@ -111,8 +116,8 @@ std::string SvgOf(const Plot& plot) {
     }
   }
   if (!(x_high > 0 && y_high > 0)) return "";
-  const Axis x(x_low, x_high, plot.log_x, 2, kLeft, kWidth - kRight);
-  const Axis y(y_low, y_high, plot.log_y, 10, kHeight - kBottom, kTop);
+  const Axis x(x_low, x_high, plot.log_x, 2, plot.whole_x, kLeft, kWidth - kRight);
+  const Axis y(y_low, y_high, plot.log_y, 10, false, kHeight - kBottom, kTop);
 
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight,
                                 HtmlEscape(plot.title));
@@ -138,6 +143,7 @@ std::string SvgOf(const Plot& plot) {
     const bool roof = series.style == PlotSeries::Style::kRoof;
     const std::string colour = roof ? "roof" : "c" + std::to_string(next++ % kColours);
     AppendSeries(series, x, y, colour, &svg);
+    if (roof) continue;
     legend += fmt::format("<span class=\"key\"><i class=\"swatch {}\"></i>{}</span>\n", colour, HtmlEscape(series.name));
   }
   return svg + "</svg>\n<p class=\"legend\">" + legend + "</p>\n";

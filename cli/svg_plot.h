@@ -12,7 +12,7 @@ struct PlotPoint {
 };
 
 struct PlotSeries {
-  enum class Style { kLine, kDots, kRoof };  // roof: a dashed grey line without marks
+  enum class Style { kLine, kDots, kRoof };  // roof: a dashed grey line, named at its end
   std::string name;
   Style style = Style::kLine;
   std::vector<PlotPoint> points;
@@ -21,6 +21,7 @@ struct PlotSeries {
 struct Plot {
   std::string title, x_label, y_label;
   bool log_x = false, log_y = false;   // base 2 on x, base 10 on y
+  bool whole_x = false;                // no ticks between whole numbers
   std::vector<PlotSeries> series;
 };
 

@@ -141,9 +141,9 @@ class Checker {
     reference::AppendKv(p, args, sequences);
   }
 
-  void AddMiss(const Problem& p, std::size_t k, std::string what) {
+  void AddMiss(const Problem& p, std::size_t k, std::string what, bool cross = false) {
     ++scores_[k].misses;
-    report_.misses.push_back({Print(p), kernels_[k]->name, std::move(what)});
+    report_.misses.push_back({Print(p), kernels_[k]->name, std::move(what), cross});
   }
 
   // `judged`: the arguments whose caches the reference appended to; null without an append.
@@ -172,7 +172,6 @@ class Checker {
     if (score.worst_case.empty() || output.accuracy.ratio() > score.worst_ratio) {
       score.worst_ratio = output.accuracy.ratio();
       score.out_error = output.accuracy.out_error;
-      score.lse_error = output.accuracy.lse_error;
       score.worst_case = Print(p);
     }
     if (!output.accuracy.ok()) {
@@ -203,7 +202,8 @@ class Checker {
         const auto at = std::find(kernels_.begin(), kernels_.end(), b.kernel) - kernels_.begin();
         AddMiss(p, static_cast<std::size_t>(at),
                 std::string(same_numerics ? "other bits than " : "too far from ") + a.kernel->name +
-                    (same_numerics ? std::string(", which has the same numerics ") + a.kernel->numerics : ""));
+                    (same_numerics ? std::string(", which has the same numerics ") + a.kernel->numerics : ""),
+                true);
       }
     }
   }

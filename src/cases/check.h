@@ -28,13 +28,14 @@ struct KernelScore {
   std::string kernel;
   std::int64_t cases = 0, misses = 0;
   double worst_ratio = 0;      // error / bound
-  double out_error = 0, lse_error = 0;  // of that case
+  double out_error = 0;        // of that case
   std::string worst_case;
 };
 
 struct Miss {
   std::string problem, kernel;
   std::string what;            // where, got and expected; or the error that a kernel threw
+  bool cross = false;          // against another kernel, not against the oracle
 };
 
 struct CheckReport {

@@ -150,7 +150,7 @@ void AddOptions(Lines& lines) {
     for (std::size_t b = a; b < kOptions.size(); ++b) {
       if (a != b && Share(kOptions[a], kOptions[b])) continue;
       const std::string options = a == b ? kOptions[a] : kOptions[a] + " " + kOptions[b];
-      for (const std::string& type : kFloatTypes) {
+      for (const std::string& type : kAllTypes) {
         const std::string words = " hq=4 hkv=2 d=32 " + type + " " + options + " ";
         lines.Add("prefill b=2 sq=37 skv=75" + words + lines.Turn(kForms));
         lines.Add("decode lens=150,33,7 sq=1" + words + lines.Turn(kForms));

@@ -24,10 +24,10 @@ RotaryTable TableOf(const LaunchContext& ctx) {
   return t;
 }
 
-// One row of `dim` elements of type `type` into `to` (type `to_type`, divided by descale): rotated at `position`.
+// One row of `dim` elements of type `type` into `to` (type `to_type`): rotated at `position`, then divided by descale.
 void RotateRow(const RotaryTable& t, std::int64_t position, const void* from, DType type, std::int64_t dim, void* to,
                DType to_type, float descale) {
-  const auto store = [&](std::int64_t c, float x) { StoreFloat(to, to_type, c, to_type == type ? x : x / descale); };
+  const auto store = [&](std::int64_t c, float x) { StoreFloat(to, to_type, c, x / descale); };
   const std::int64_t rotary_dim = 2 * t.pairs;
   for (std::int64_t k = 0; k < t.pairs; ++k) {
     const std::int64_t a = t.interleaved ? 2 * k : k, b = t.interleaved ? 2 * k + 1 : k + t.pairs;
@@ -40,8 +40,9 @@ void RotateRow(const RotaryTable& t, std::int64_t position, const void* from, DT
   for (std::int64_t c = rotary_dim; c < dim; ++c) store(c, LoadFloat(from, type, c));
 }
 
-float DescaleOf(const std::optional<TensorView>& v, std::int64_t b, std::int64_t h) {
-  return v ? *v->At<float>(b, h) : 1.0f;
+// What new tokens are divided by: the descale of an fp8 cache, unless they are fp8, quantised with it already.
+float DivisorOf(const std::optional<TensorView>& descale, DType from, std::int64_t b, std::int64_t h) {
+  return descale && !IsFp8(from) ? *descale->At<float>(b, h) : 1.0f;
 }
 
 }  // namespace
@@ -76,12 +77,12 @@ void AppendKv(const LaunchContext& ctx) {
           std::memcpy(k, from_k, static_cast<std::size_t>(p.head_dim) * SizeOf(a.k.dtype));
         } else {
           RotateRow(table, s.rotary_base + t, from_k, k_new.dtype, p.head_dim, k, a.k.dtype,
-                    DescaleOf(a.k_descale, b, h));
+                    DivisorOf(a.k_descale, k_new.dtype, b, h));
         }
         if (v_new.dtype == a.v.dtype) {
           std::memcpy(v, from_v, static_cast<std::size_t>(p.head_dim_v) * SizeOf(a.v.dtype));
         } else {
-          RotateRow({}, 0, from_v, v_new.dtype, p.head_dim_v, v, a.v.dtype, DescaleOf(a.v_descale, b, h));
+          RotateRow({}, 0, from_v, v_new.dtype, p.head_dim_v, v, a.v.dtype, DivisorOf(a.v_descale, v_new.dtype, b, h));
         }
       }
     }

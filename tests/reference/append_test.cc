@@ -225,5 +225,17 @@ TEST(Append, Fp8CacheStoresValueOverDescaleSaturatedAndKeepsNan) {
   EXPECT_EQ(stored(t.args.v, 1, 1), -2.5);
 }
 
+TEST(Append, TokensInTheCachesOwnFp8TypeAreStoredAsTheyAre) {
+  Cache t;
+  t.p.dtype = t.p.kv_dtype = DType::kF8E5M2;
+  for (TensorView* x : {&t.args.k, &t.args.v, &*t.args.k_new, &*t.args.v_new}) *x = t.As(*x, DType::kF8E5M2);
+  t.args.k_descale = t.args.v_descale = t.Floats({0.5, 2, 4, 8}, {kB, kHkv});
+  AppendKv(t.p, t.args, t.sequences);
+  for (Index h = 0; h < kHkv; ++h) {
+    EXPECT_EQ(*t.args.k.At<std::uint8_t>(0, 3, h, 1), *t.args.k_new->At<std::uint8_t>(0, 0, h, 1));
+    EXPECT_EQ(*t.args.v.At<std::uint8_t>(1, 6, h, 2), *t.args.v_new->At<std::uint8_t>(1, 1, h, 2));
+  }
+}
+
 }  // namespace
 }  // namespace regard::reference

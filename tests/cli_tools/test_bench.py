@@ -1,0 +1,93 @@
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+
+import tool
+
+PREFILL = "prefill b=1 sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32 causal"
+DECODE = "decode b=2 sq=1 skv=300 hq=4 hkv=2 d=32 dtype=bf16 page=4 placement=random"
+KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "roof", "roof_value",
+        "roof_percent", "max_error"]
+FAST = ("--repeat", "3")
+
+
+class Bench(tool.ToolTest):
+    def measure(self, *args, **environment):
+        return self.good_json("bench", *args, *FAST, "--json", "-", **environment)
+
+    def test_json_is_one_object_a_case_with_exactly_the_promised_keys(self):
+        results = self.measure(PREFILL, DECODE, "--threads", "2")
+        self.assertEqual([r["case"] for r in results], [PREFILL, DECODE])
+        for result in results:
+            self.assertEqual(list(result), KEYS)
+            self.assertEqual(result["threads"], 2)
+            self.assertLessEqual(result["p10_ms"], result["median_ms"])
+            self.assertLessEqual(result["median_ms"], result["p90_ms"])
+            self.assertGreater(result["roof_value"], 0)
+            self.assertLess(result["max_error"], 0.05)
+
+    def test_flops_count_visible_pairs_only(self):
+        causal, = self.measure(PREFILL)
+        pairs = 64 * 65 / 2 * 4
+        self.assertAlmostEqual(causal["gflops"] * causal["median_ms"] * 1e6, pairs * 2 * 64, delta=1)
+
+    def test_bytes_count_each_visible_key_and_value_once(self):
+        whole, window = self.measure("decode b=1 sq=1 skv=512 hq=4 hkv=2 d=32",
+                                     "decode b=1 sq=1 skv=512 hq=4 hkv=2 d=32 window=99,0")
+        for result, keys in ((whole, 512), (window, 100)):
+            self.assertAlmostEqual(result["gbps"] * result["median_ms"] * 1e6, keys * 2 * 2 * 32 * 4, delta=1)
+
+    def test_roof_is_of_the_right_kind(self):
+        roofs = {r["case"].split("dtype=")[1]: r["roof"] for r in self.measure(
+            "prefill sq=64 skv=64 d=32 dtype=f32", "prefill sq=64 skv=64 d=32 dtype=f16", "decode skv=99 d=32 dtype=f32",
+            "decode skv=99 d=32 dtype=bf16 page=4", "decode skv=99 d=32 dtype=bf16 page=4 placement=random")}
+        self.assertEqual(roofs, {"f32": "read", "f16": "fma_f32", "bf16 page=4": "read",
+                                 "bf16 page=4 placement=random": "read_pages"})
+
+    def test_bf16_prefill_is_held_against_dot_products_only_where_the_kernel_has_them(self):
+        best = self.good_json("info", "--json")["best_isa"]
+        case = "prefill sq=64 skv=64 d=32 dtype=bf16"
+        self.assertEqual(self.measure(case)[0]["roof"], "dot_bf16" if best == "avx512_bf16" else "fma_f32")
+        self.assertEqual(self.measure(case, REGARD_CPU_ISA="scalar")[0]["roof"], "fma_f32")
+
+    def test_kernel_can_be_chosen(self):
+        self.assertEqual(self.measure(DECODE, "--kernel", "reference")[0]["kernel"], "reference")
+
+    def test_empty_cases_take_no_flops(self):
+        for result in self.measure("decode b=2 sq=1 skv=0 hq=2 hkv=1 d=8", "prefill b=0 sq=4 skv=4 hq=2 hkv=1 d=8"):
+            self.assertEqual((result["gflops"], result["gbps"], result["max_error"]), (0, 0, 0))
+
+    def test_table_goes_to_stderr_beside_json_on_stdout(self):
+        done = self.good("bench", PREFILL, *FAST, "--json", "-")
+        self.assertIn("median ms", done.stderr)
+        json.loads(done.stdout)
+
+    def test_json_file_and_report_are_written_and_the_report_needs_nothing_else(self):
+        with tempfile.TemporaryDirectory() as folder:
+            results, report = os.path.join(folder, "r.json"), os.path.join(folder, "r.html")
+            self.good("bench", "--quick", *FAST, "--json", results, "--report", report)
+            with open(results, encoding="utf-8") as file:
+                self.assertEqual(len(json.load(file)), 5)
+            with open(report, encoding="utf-8") as file:
+                html = file.read()
+        self.assertEqual(html.count("<svg "), 4)
+        self.assertEqual(html.count("<svg "), html.count("</svg>"))
+        for outside in ("http://", "https://", "<script", "<link", "src="):
+            self.assertNotIn(outside, html)
+        self.assertIn("prefers-color-scheme: dark", html)
+
+    def test_interrupt_prints_what_there_is(self):
+        process = subprocess.Popen([tool.REGARD, "bench", PREFILL, "prefill sq=256 skv=256 hq=4 hkv=1 d=64", "--repeat", "1000000"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130, err)
+        self.assertIn(PREFILL, out)
+        self.assertIn("interrupted after 1 of 2 cases", err)
+
+
+tool.main()
