@@ -20,7 +20,9 @@ namespace regard::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // What one launch does.
 struct Work {
@@ -68,7 +70,8 @@ class Roof {
                     random ? probe::ReadKind::kChunks : probe::ReadKind::kStreams);
     }
     if (read_ && p.phase == Phase::kMixed) {
-      const double compute = work.flops / probe::FlopsRoof(executor, isa_, kind_, 0.01), reading = work.bytes / read_->Run();
+      const double compute = work.flops / probe::FlopsRoof(executor, isa_, kind_, 0.01),
+                   reading = work.bytes / read_->Run();
       if (compute > reading) read_.reset();
     }
     name_ = read_ ? (random ? "read_pages" : "read") : dots ? "dot_bf16" : "fma_f32";
@@ -149,7 +152,7 @@ BenchResult MeasureCase(const std::string& text, const BenchSettings& settings) 
   constexpr double kShortestTurn = 5e-4;  // launches shorter than this are timed in bundles
   constexpr int kLeastRounds = 3, kMostRounds = 2000;
   const int bundle = std::clamp(static_cast<int>(std::ceil(kShortestTurn / launch_seconds)), 1, 1000);
-  const double probe_seconds = std::clamp(launch_seconds * bundle, 0.002, 0.02);
+  const double probe_seconds = std::clamp(launch_seconds * bundle, 0.002, 0.1);
   const int rounds = settings.repeat > 0 ? settings.repeat : kMostRounds;
   std::vector<double> seconds, roofs;
   double spent = 0;
@@ -172,7 +175,8 @@ BenchResult MeasureCase(const std::string& text, const BenchSettings& settings) 
     result.gbps = work.bytes / median / 1e9;
   }
   result.roof_value = Quantile(roofs, 0.5);
-  if (result.roof_value > 0) result.roof_percent = 100 * (roof.reads() ? result.gbps : result.gflops) / result.roof_value;
+  if (result.roof_value > 0)
+    result.roof_percent = 100 * (roof.reads() ? result.gbps : result.gflops) / result.roof_value;
   if (!Interrupted()) {
     result.accuracy = cases::CheckAccuracy(p, args, RowsToCheck(p, work), p.seed);
     result.checked = true;

@@ -9,7 +9,8 @@ namespace {
 bool BeginsCase(const std::string& word) {
   constexpr std::string_view kPhases[] = {"prefill", "decode", "mixed", "backward"};
   const std::string_view first = std::string_view(word).substr(0, word.find(' '));
-  return word.find(' ') != std::string::npos || std::find(std::begin(kPhases), std::end(kPhases), first) != std::end(kPhases);
+  return word.find(' ') != std::string::npos ||
+         std::find(std::begin(kPhases), std::end(kPhases), first) != std::end(kPhases);
 }
 
 }  // namespace

@@ -48,8 +48,6 @@ void Progress(std::size_t done, std::size_t all, const std::string& text) {
   std::fflush(stderr);
 }
 
-bool Reads(const BenchResult& r) { return r.roof == "read" || r.roof == "read_pages"; }
-
 std::string TableText(const std::vector<BenchResult>& results) {
   TextTable table({{"kernel"},
                    {"threads", Align::kRight},
@@ -65,26 +63,33 @@ std::string TableText(const std::vector<BenchResult>& results) {
                    {"check"},
                    {"case"}});
   for (const BenchResult& r : results) {
-    table.Row({r.kernel, fmt::format("{}", r.threads), fmt::format("{:.3f}", r.median_ms), fmt::format("{:.3f}", r.p10_ms),
-               fmt::format("{:.3f}", r.p90_ms), fmt::format("{:.1f}", r.gflops), fmt::format("{:.1f}", r.gbps), r.roof,
-               fmt::format("{:.1f} {}", r.roof_value, Reads(r) ? "GB/s" : "GFLOP/s"), fmt::format("{:.1f} %", r.roof_percent),
-               r.checked ? fmt::format("{:.1e}", r.accuracy.out_error) : "-", !r.checked ? "-" : r.ok() ? "good" : "MISS",
+    table.Row({r.kernel, fmt::format("{}", r.threads), fmt::format("{:.3f}", r.median_ms),
+               fmt::format("{:.3f}", r.p10_ms), fmt::format("{:.3f}", r.p90_ms), fmt::format("{:.1f}", r.gflops),
+               fmt::format("{:.1f}", r.gbps), r.roof,
+               fmt::format("{:.1f} {}", r.roof_value, r.reads() ? "GB/s" : "GFLOP/s"),
+               fmt::format("{:.1f} %", r.roof_percent), r.checked ? fmt::format("{:.1e}", r.accuracy.out_error) : "-",
+               !r.checked ? "-"
+               : r.ok()   ? "good"
+                          : "MISS",
                r.text});
   }
   std::string text = table.Text();
   for (const BenchResult& r : results) {
-    if (!r.ok()) text += fmt::format("MISS: {:.2f} x the bound, {}\nREPRO: regard check \"{}\"\n", r.accuracy.ratio(), r.accuracy.where, r.text);
+    if (!r.ok())
+      text += fmt::format("MISS: {:.2f} x the bound, {}\nREPRO: regard check \"{}\"\n", r.accuracy.ratio(),
+                          r.accuracy.where, r.text);
   }
   return text;
 }
 
 // Roofs in plain words: which loop was best and on which pages.
 std::string FootText(const std::vector<BenchResult>& results) {
-  std::string text = "\nGFLOP/s counts visible pairs only; GB/s counts each visible K and V byte once; the roof is the median "
-                     "over the same rounds.\n";
+  std::string text =
+      "\nGFLOP/s counts visible pairs only; GB/s counts each visible K and V byte once; the roof is the median "
+      "over the same rounds.\n";
   std::vector<std::string> said;
   for (const BenchResult& r : results) {
-    const std::string line = Reads(r) ? fmt::format("{}: {}; K on {}", r.roof, r.roof_how, r.pages)
+    const std::string line = r.reads() ? fmt::format("{}: {}; K on {}", r.roof, r.roof_how, r.pages)
                                       : fmt::format("{}: {}", r.roof, r.roof_how);
     if (std::find(said.begin(), said.end(), line) == said.end()) said.push_back(line);
   }
@@ -155,7 +160,8 @@ std::vector<Sweep> MeasureThreads(const std::vector<std::string>& cases, const B
   counts.push_back(settings.threads);
   std::vector<Sweep> sweeps;
   for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
-    const auto found = std::find_if(cases.begin(), cases.end(), [&](const auto& c) { return ParseProblem(c).phase == phase; });
+    const auto found =
+        std::find_if(cases.begin(), cases.end(), [&](const auto& c) { return ParseProblem(c).phase == phase; });
     if (found == cases.end()) continue;
     Sweep sweep{*found, {}, {}};
     for (const int threads : counts) {
@@ -207,7 +213,8 @@ ReportData MeasureReport(const std::vector<std::string>& cases, const std::vecto
       data.decode_lengths.push_back(MeasureLengths(dtype, "decode b=1 sq=1 skv={0}", heads, decode, settings));
     }
     data.decode_lengths.push_back(MeasureLengths("bf16, pages of 16 in random order", "decode b=1 sq=1 skv={0}",
-                                                 " hq=32 hkv=8 d=128 dtype=bf16 page=16 placement=random", decode, settings));
+                                                 " hq=32 hkv=8 d=128 dtype=bf16 page=16 placement=random", decode,
+                                                 settings));
     data.threads = MeasureThreads(cases, settings);
   }
   data.complete = !Interrupted();
@@ -281,7 +288,9 @@ void RegisterBench(CLI::App& app, int& exit_code) {
   command->add_option("--kernel", options->kernel, "Only kernels of this name or dotted prefix (cpu.avx2, reference)");
   command->add_option("--repeat", options->repeat, "Rounds a case; default: as many as --min-time takes");
   command->add_option("--min-time", options->min_seconds, "Seconds of launches a case; default 1, with --quick 0.3");
-  command->add_option("--json", options->json, "Write results as JSON to a file, or - for stdout (the table then goes to stderr)")
+  command
+      ->add_option("--json", options->json,
+                   "Write results as JSON to a file, or - for stdout (the table then goes to stderr)")
       ->type_name("FILE");
   command->add_option("--report", options->report, "Write an HTML page with tables and plots; measures more for it")
       ->type_name("FILE");

@@ -57,13 +57,18 @@ void Explain(const Options& options) {
 void RegisterExplain(CLI::App& app, int&) {
   auto* command = app.add_subcommand("explain", "Which kernel a case gets, at what cost, and why not another");
   auto options = std::make_shared<Options>();
-  command->add_option("case", options->words, "The case, as one quoted line or as words")->required()->type_name("CASE");
+  command->add_option("case", options->words, "The case, as one quoted line or as words")
+      ->required()
+      ->type_name("CASE");
   command->add_flag("--json", options->json, "As JSON");
   command->add_flag("--mask", options->mask, "Draw the visible tiles of the score matrix");
-  command->add_option("--sequence", options->sequence, "Sequence of the batch that --mask draws")->capture_default_str();
-  command->add_option("--device-isa", options->device_isa,
-                      "Pretend that the CPU's best instruction set is this one (scalar, neon, avx2, avx512, avx512_bf16)");
-  command->add_flag("--no-measure", options->no_measure, "Use cautious figures for bandwidth and FMA rate: no probe runs");
+  command->add_option("--sequence", options->sequence, "Sequence of the batch that --mask draws")
+      ->capture_default_str();
+  command->add_option(
+      "--device-isa", options->device_isa,
+      "Pretend that the CPU's best instruction set is this one (scalar, neon, avx2, avx512, avx512_bf16)");
+  command->add_flag("--no-measure", options->no_measure,
+                    "Use cautious figures for bandwidth and FMA rate: no probe runs");
   command->callback([options] { Explain(*options); });
 }
 

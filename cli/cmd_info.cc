@@ -42,7 +42,9 @@ struct Measured {
   std::string pages;
 };
 
-std::unique_ptr<Executor> Threads(int n) { return std::unique_ptr<Executor>(MakeExecutor(ExecutorKind::kOpenMp, n)); }
+std::unique_ptr<Executor> Threads(int n) {
+  return std::unique_ptr<Executor>(MakeExecutor(ExecutorKind::kOpenMp, n));
+}
 
 FlopsFigure MeasureFlops(Isa isa, probe::FlopsKind kind, Executor& all) {
   FlopsFigure figure;
@@ -110,7 +112,8 @@ void PrintText(const DeviceCaps& caps, const Measured* m) {
   for (const FlopsFigure& f : m->flops) {
     flops.Row({f.roof, Name(f.isa), fmt::format("{:.1f} GFLOP/s", f.one_thread.flops / 1e9),
                fmt::format("{:.2f}", f.one_thread.per_cycle), fmt::format("{}", f.one_thread.pipes),
-               fmt::format("{:.1f} %", 100 * f.one_thread.fraction), fmt::format("{:.1f} GFLOP/s", f.all_threads / 1e9)});
+               fmt::format("{:.1f} %", 100 * f.one_thread.fraction),
+               fmt::format("{:.1f} GFLOP/s", f.all_threads / 1e9)});
   }
   fmt::print("{}\n", flops.Text());
   TextTable read({{"roof"}, {"threads", Align::kRight}, {"rate", Align::kRight}, {"best of 1 to 16 streams"}});

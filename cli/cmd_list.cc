@@ -178,8 +178,7 @@ std::string MatrixText(const std::vector<Row>& rows) {
     for (const Support s : row.features) cells.push_back(s == Support::kAll ? "+" : s == Support::kSome ? "~" : "-");
     cells.push_back(row.kernel->numerics);
     matrix.Row(cells);
-    const std::string kind =
-        fmt::format("{}; q {}; {}", Joined(row.phases), Joined(row.dtypes), row.kernel->summary);
+    const std::string kind = fmt::format("{}; q {}; {}", Joined(row.phases), Joined(row.dtypes), row.kernel->summary);
     const auto known = std::find_if(kinds.begin(), kinds.end(), [&](const auto& k) { return k.first == kind; });
     known != kinds.end() ? known->second.push_back(&row) : kinds.push_back({kind, {&row}});
   }

@@ -53,14 +53,16 @@ void MeasureQuickly(DeviceCaps* caps) {
   const std::unique_ptr<Executor> one(MakeExecutor(ExecutorKind::kSerial, 1));
   // The probes run real instructions, so they use this machine's best set, whatever `caps` pretends.
   const Isa isa = probe::Runnable(caps->Best());
-  const cases::Buffer memory(static_cast<std::size_t>(std::clamp<std::int64_t>(caps->l3_bytes * 4, 64 << 20, 512 << 20)));
+  const cases::Buffer memory(
+      static_cast<std::size_t>(std::clamp<std::int64_t>(caps->l3_bytes * 4, 64 << 20, 512 << 20)));
   std::fill_n(memory.data(), memory.size(), std::byte{1});
   probe::ReadRoof read(*all, isa, {{memory.data(), memory.size()}}, probe::ReadKind::kStreams);
   double best = 0;
   for (int round = 0; round < 3; ++round) best = std::max(best, read.Run());
   caps->read_gbps = best / 1e9;
   double flops = 0;
-  for (int round = 0; round < 5; ++round) flops = std::max(flops, probe::FlopsRoof(*one, isa, probe::FlopsKind::kFmaF32, 0.004));
+  for (int round = 0; round < 5; ++round)
+    flops = std::max(flops, probe::FlopsRoof(*one, isa, probe::FlopsKind::kFmaF32, 0.004));
   caps->fma_gflops = flops / 1e9;
   caps->measured = true;
 }

@@ -1,4 +1,5 @@
-// The K and V memory that a case really reads, as contiguous pieces: what the read roofs run over, and what GB/s counts.
+// The K and V memory that a case really reads, as contiguous pieces: what the read roofs run over, and what GB/s
+// counts.
 #pragma once
 
 #include <cstdint>

@@ -49,8 +49,9 @@ int Run(int argc, char** argv) {
                "regard");
   app.set_version_flag("--version", std::string("regard ") + regard_version());
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 good, 1 a check missed, 2 bad input, 130 interrupted.\n"
-             "A CASE is one line such as \"decode b=1 sq=1 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 page=16\".");
+  app.footer(
+      "Exit codes: 0 good, 1 a check missed, 2 bad input, 130 interrupted.\n"
+      "A CASE is one line such as \"decode b=1 sq=1 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 page=16\".");
   int exit_code = 0;
   RegisterInfo(app, exit_code);
   RegisterList(app, exit_code);
@@ -76,7 +77,9 @@ int Run(int argc, char** argv) {
 
 }  // namespace
 
-bool Interrupted() noexcept { return interrupted != 0; }
+bool Interrupted() noexcept {
+  return interrupted != 0;
+}
 
 }  // namespace regard::cli
 

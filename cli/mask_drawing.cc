@@ -15,7 +15,9 @@
 namespace regard::cli {
 namespace {
 
-std::int64_t DivideUp(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t DivideUp(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // The smallest of 1, 2, 4, 8, ... that cuts `length` into at most `cells` cells.
 std::int64_t CellSize(std::int64_t length, std::int64_t cells) {
@@ -89,9 +91,10 @@ std::string DrawMask(const Problem& p, std::int64_t index, std::int64_t width) {
   const std::size_t label = std::to_string(std::max<std::int64_t>(s.seq_q, 1) - 1).size();
   const std::int64_t columns = std::max<std::int64_t>(width - static_cast<std::int64_t>(label) - 2, 8);
   const MaskGrid grid = CoverGrid(p.options, s, punched, kMaxRows, columns);
-  std::string text = fmt::format("mask      sequence {}: {} queries (down) x {} keys (across), {:.1f} % of the pairs visible{}\n",
-                                 index, s.seq_q, s.seq_kv, grid.pairs > 0 ? 100 * grid.visible_pairs / grid.pairs : 0.0,
-                                 punched ? " before the boolean mask" : "");
+  std::string text =
+      fmt::format("mask      sequence {}: {} queries (down) x {} keys (across), {:.1f} % of the pairs visible{}\n",
+                  index, s.seq_q, s.seq_kv, grid.pairs > 0 ? 100 * grid.visible_pairs / grid.pairs : 0.0,
+                  punched ? " before the boolean mask" : "");
   for (std::int64_t row = 0; row < grid.rows; ++row) {
     text += fmt::format("{:>{}} ", row * grid.queries_per_cell, label);
     for (std::int64_t c = 0; c < grid.columns; ++c) {
@@ -103,8 +106,8 @@ std::string DrawMask(const Problem& p, std::int64_t index, std::int64_t width) {
   std::int64_t full = std::count(grid.tiles.begin(), grid.tiles.end(), Tile::kFull);
   std::int64_t partial = std::count(grid.tiles.begin(), grid.tiles.end(), Tile::kPartial);
   const auto all = static_cast<std::int64_t>(grid.tiles.size());
-  text += fmt::format("one cell: {} {} x {} {}   █ full {}   ▒ partial {}   · empty, skipped {}\n", grid.queries_per_cell,
-                      grid.queries_per_cell == 1 ? "query" : "queries", grid.keys_per_cell,
+  text += fmt::format("one cell: {} {} x {} {}   █ full {}   ▒ partial {}   · empty, skipped {}\n",
+                      grid.queries_per_cell, grid.queries_per_cell == 1 ? "query" : "queries", grid.keys_per_cell,
                       grid.keys_per_cell == 1 ? "key" : "keys", full, partial, all - full - partial);
   return text;
 }

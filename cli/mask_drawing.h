@@ -18,7 +18,9 @@ struct MaskGrid {
   std::int64_t rows = 0, columns = 0;
   std::vector<Tile> tiles;  // row-major
   double visible_pairs = 0, pairs = 0;
-  Tile At(std::int64_t row, std::int64_t column) const { return tiles[static_cast<std::size_t>(row * columns + column)]; }
+  Tile At(std::int64_t row, std::int64_t column) const {
+    return tiles[static_cast<std::size_t>(row * columns + column)];
+  }
 };
 
 // At most max_rows x max_columns cells. A boolean mask or a mask_mod makes every full cell partial.

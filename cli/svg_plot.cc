@@ -67,11 +67,12 @@ void AppendSeries(const PlotSeries& series, const Axis& x, const Axis& y, const 
   for (const PlotPoint& p : series.points) {
     path += fmt::format("{}{:.1f},{:.1f}", path.empty() ? "M" : " L", x.At(p.x), y.At(p.y));
   }
-  if (series.style != PlotSeries::Style::kDots) *svg += fmt::format("<path class=\"line {}\" d=\"{}\"/>\n", colour, path);
+  if (series.style != PlotSeries::Style::kDots)
+    *svg += fmt::format("<path class=\"line {}\" d=\"{}\"/>\n", colour, path);
   if (series.style == PlotSeries::Style::kRoof) {
     const PlotPoint& end = series.points.back();
-    *svg += fmt::format("<text class=\"tick\" text-anchor=\"end\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n", x.At(end.x) - 4,
-                        y.At(end.y) - 6, HtmlEscape(series.name));
+    *svg += fmt::format("<text class=\"tick\" text-anchor=\"end\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n",
+                        x.At(end.x) - 4, y.At(end.y) - 6, HtmlEscape(series.name));
     return;
   }
   for (const PlotPoint& p : series.points) {
@@ -122,19 +123,22 @@ std::string SvgOf(const Plot& plot) {
   std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n", kWidth, kHeight,
                                 HtmlEscape(plot.title));
   for (const double tick : y.Ticks()) {
-    svg += fmt::format("<line class=\"grid\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
-                       "<text class=\"tick\" text-anchor=\"end\" x=\"{3}\" y=\"{4:.1f}\">{5:g}</text>\n",
-                       kLeft, kWidth - kRight, y.At(tick), kLeft - 8, y.At(tick) + 4, tick);
+    svg += fmt::format(
+        "<line class=\"grid\" x1=\"{0}\" x2=\"{1}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
+        "<text class=\"tick\" text-anchor=\"end\" x=\"{3}\" y=\"{4:.1f}\">{5:g}</text>\n",
+        kLeft, kWidth - kRight, y.At(tick), kLeft - 8, y.At(tick) + 4, tick);
   }
   for (const double tick : x.Ticks()) {
-    svg += fmt::format("<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/>"
-                       "<text class=\"tick\" text-anchor=\"middle\" x=\"{0:.1f}\" y=\"{3}\">{4}</text>\n",
-                       x.At(tick), kTop, kHeight - kBottom, kHeight - kBottom + 18, LengthText(tick));
+    svg += fmt::format(
+        "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1}\" y2=\"{2}\"/>"
+        "<text class=\"tick\" text-anchor=\"middle\" x=\"{0:.1f}\" y=\"{3}\">{4}</text>\n",
+        x.At(tick), kTop, kHeight - kBottom, kHeight - kBottom + 18, LengthText(tick));
   }
   svg += fmt::format("<text class=\"label\" text-anchor=\"middle\" x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n",
                      (kLeft + kWidth - kRight) / 2, kHeight - 8, HtmlEscape(plot.x_label));
-  svg += fmt::format("<text class=\"label\" text-anchor=\"middle\" transform=\"translate(16,{:.0f}) rotate(-90)\">{}</text>\n",
-                     (kTop + kHeight - kBottom) / 2, HtmlEscape(plot.y_label));
+  svg += fmt::format(
+      "<text class=\"label\" text-anchor=\"middle\" transform=\"translate(16,{:.0f}) rotate(-90)\">{}</text>\n",
+      (kTop + kHeight - kBottom) / 2, HtmlEscape(plot.y_label));
 
   std::string legend;
   int next = 0;
@@ -144,7 +148,8 @@ std::string SvgOf(const Plot& plot) {
     const std::string colour = roof ? "roof" : "c" + std::to_string(next++ % kColours);
     AppendSeries(series, x, y, colour, &svg);
     if (roof) continue;
-    legend += fmt::format("<span class=\"key\"><i class=\"swatch {}\"></i>{}</span>\n", colour, HtmlEscape(series.name));
+    legend +=
+        fmt::format("<span class=\"key\"><i class=\"swatch {}\"></i>{}</span>\n", colour, HtmlEscape(series.name));
   }
   return svg + "</svg>\n<p class=\"legend\">" + legend + "</p>\n";
 }

@@ -20,8 +20,8 @@ struct PlotSeries {
 
 struct Plot {
   std::string title, x_label, y_label;
-  bool log_x = false, log_y = false;   // base 2 on x, base 10 on y
-  bool whole_x = false;                // no ticks between whole numbers
+  bool log_x = false, log_y = false;  // base 2 on x, base 10 on y
+  bool whole_x = false;               // no ticks between whole numbers
   std::vector<PlotSeries> series;
 };
 

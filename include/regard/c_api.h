@@ -2,8 +2,8 @@
  *
  * Status.   Every function that can fail returns a regard_status; no exception crosses. After a failure
  *           regard_last_error() and its parts say what was wrong, in which field. Nothing has been written then.
- * Structs.  regard_options and regard_args begin with struct_size = sizeof(the struct). Zero the rest (REGARD_OPTIONS_INIT,
- *           REGARD_ARGS_INIT): zero and NULL mean absent, or the default. A program that was compiled with an older
+ * Structs.  regard_options and regard_args begin with struct_size = sizeof(the struct). Zero the rest
+ *           (REGARD_OPTIONS_INIT, REGARD_ARGS_INIT): zero and NULL mean absent, or the default. A program that was compiled with an older
  *           header keeps working, since fields beyond its struct_size take their defaults.
  * Memory.   The caller owns every tensor, struct and string that it passes; none is kept after the call, except that a
  *           plan's launches read what they are given. Handles belong to the caller: one _destroy call each.
@@ -44,7 +44,11 @@ typedef enum regard_dtype {
 } regard_dtype;
 
 typedef enum regard_device { REGARD_CPU = 0, REGARD_CUDA = 1, REGARD_OPENCL = 2 } regard_device;
-typedef enum regard_rotary { REGARD_ROTARY_NONE = 0, REGARD_ROTARY_INTERLEAVED = 1, REGARD_ROTARY_HALF = 2 } regard_rotary;
+typedef enum regard_rotary {
+  REGARD_ROTARY_NONE = 0,
+  REGARD_ROTARY_INTERLEAVED = 1,
+  REGARD_ROTARY_HALF = 2
+} regard_rotary;
 typedef enum regard_invariance {
   REGARD_INVARIANCE_FULL = 0,
   REGARD_INVARIANCE_BATCH = 1,
@@ -165,7 +169,7 @@ REGARD_API const char* regard_selection_numerics(const regard_selection* selecti
 REGARD_API regard_status regard_selection_explain(const regard_selection* selection, regard_format format, char* buffer,
                                                   size_t buffer_bytes, size_t* needed);
 
-/* ---- Plan once, launch often. The problem's batch, sq, skv and append are upper bounds for the launches to come. ---- */
+/* ---- Plan once, launch often. The problem's batch, sq, skv and append are upper bounds for its launches. ---- */
 /* threads 0: regard's shared default executor (REGARD_THREADS, or all cores); else an executor of the plan's own. */
 REGARD_API regard_status regard_plan_create(const regard_selection* selection, int32_t threads, regard_plan** plan);
 REGARD_API void regard_plan_destroy(regard_plan* plan); /* NULL is fine */

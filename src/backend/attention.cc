@@ -28,7 +28,7 @@ AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool
   const DeviceCaps& caps = DeviceCaps::Host();
   result.selection = control.choice ? Select(p, caps, *control.choice) : Select(p, caps);
   const Plan plan(p, result.selection, control.executor);
-  if (a.out.data == nullptr && a.out.rank == 0) {
+  if (a.out.data == nullptr) {
     result.out = MakeOut(a, p);
     a.out = result.out.view();
   }

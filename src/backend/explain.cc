@@ -9,7 +9,7 @@
 
 #include "regard/plan.h"
 #include "src/backend/json.h"
-#include "src/backend/kernel_info.h"
+#include "src/backend/select.h"
 
 namespace regard {
 namespace {
@@ -82,7 +82,13 @@ std::string ProblemLine(const Problem& p) {
   }
   if (p.append) s += Format("  append %" PRId64, *p.append);
   if (o.rotary != Rotary::kNone) s += o.rotary == Rotary::kHalf ? "  rotary half-split" : "  rotary interleaved";
-  return s + "  invariance " + NameOf(o.invariance);
+  return s;
+}
+
+// Every kernel of this release keeps full invariance, so that a weaker demand changes neither choice nor speed.
+std::string InvarianceNote(Invariance i) {
+  const std::string note = std::string("invariance ") + NameOf(i);
+  return i == Invariance::kFull ? note : note + " (no kernel gains from it: full invariance holds all the same)";
 }
 
 std::string DeviceLine(const DeviceCaps& c) {
@@ -111,41 +117,18 @@ std::string PlanLine(const Problem& p, const Plan& plan) {
          Bytes(static_cast<double>(plan.workspace_bytes()));
 }
 
-// Kernels with one reason and one remedy, in table order.
-struct Group {
-  std::vector<std::string> kernels;
-  const Rejection* rejection;
-};
-std::vector<Group> Grouped(const Selection& s) {
-  std::vector<Group> groups;
-  for (const Rejection& r : s.rejected) {
-    const auto same = std::ranges::find_if(groups, [&](const Group& g) {
-      return g.rejection->reason == r.reason && g.rejection->remedy == r.remedy;
-    });
-    if (same == groups.end()) {
-      groups.push_back({{r.kernel}, &r});
-    } else {
-      same->kernels.push_back(r.kernel);
-    }
-  }
-  return groups;
-}
-
 }  // namespace
 
 std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s) {
   std::string t = "problem   " + ProblemLine(p) + "\ndevice    " + DeviceLine(caps) + "\nchosen    " + s.kernel + "   " +
-                  CostLine(p, s.cost) + "\nnumerics  " + s.numerics + "\n";
+                  CostLine(p, s.cost) + "\nnumerics  " + s.numerics + ", " + InvarianceNote(p.options.invariance) + "\n";
   if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
-  const std::vector<Group> groups = Grouped(s);
+  const std::vector<RejectionGroup> groups = GroupRejections(s.rejected);
   std::size_t width = 0;
-  const auto title = [](const Group& g) {
-    return g.kernels.front() + (g.kernels.size() > 1 ? " and " + std::to_string(g.kernels.size() - 1) + " more" : "");
-  };
-  for (const Group& g : groups) width = std::max(width, title(g).size());
+  for (const RejectionGroup& g : groups) width = std::max(width, g.Title().size());
   bool first = true;
-  for (const Group& g : groups) {
-    const std::string name = title(g);
+  for (const RejectionGroup& g : groups) {
+    const std::string name = g.Title();
     t += (first ? "rejected  " : "          ") + name + std::string(width - name.size() + 2, ' ') + g.rejection->reason;
     if (!g.rejection->remedy.empty()) t += "   -> " + g.rejection->remedy;
     t += "\n";
@@ -164,8 +147,8 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
   w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
   w.Close('}');
   w.Key("chosen").Open('{');
-  w.Member("kernel", s.kernel).Member("numerics", s.numerics).Member("flops", s.cost.flops);
-  w.Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
+  w.Member("kernel", s.kernel).Member("numerics", s.numerics).Member("invariance", NameOf(p.options.invariance));
+  w.Member("flops", s.cost.flops).Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
   w.Close('}');
   if (plan) {
     const PlanShape& shape = plan->shape();

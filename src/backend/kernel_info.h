@@ -46,8 +46,10 @@ struct LaunchContext {
 struct KernelInfo {
   const char* name;
   const char* numerics;
-  // Higher runs first among rows of the same backend that support the problem; ties: table order.
+  // Whether the row can do the problem on the device. Apart from its phase (sequence lengths, mixed batches) it may look
+  // only at what a numerics id may depend on: dtypes, head dims, options, device (src/backend/select.cc says why).
   Verdict (*supports)(const KernelInfo&, const Problem&, const DeviceCaps&);
+  // Estimate, for explain; decides only among able rows with the same numerics.
   Cost (*cost)(const KernelInfo&, const Problem&, const DeviceCaps&);
   KernelPlan (*plan)(const KernelInfo&, const Problem&, const DeviceCaps&, int threads);
   void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends

@@ -1,4 +1,5 @@
 // Plan and Launch. A launch's workspace: the sequences, the checks' scratch, then the kernel's own, each 64-byte aligned.
+// A plan owns its numbers and shares them among its copies' threads; workspace, tensors and executor are the caller's.
 #include "regard/plan.h"
 
 #include <algorithm>
@@ -6,7 +7,9 @@
 
 #include "regard/attention.h"
 #include "regard/status.h"
+#include "src/backend/byte_span.h"
 #include "src/backend/plan_impl.h"
+#include "src/problem/checks.h"
 
 namespace regard {
 namespace {
@@ -14,13 +17,44 @@ namespace {
 constexpr std::size_t kAlign = 64;
 std::size_t RoundUp(std::size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
+// Every intermediate size of a plan within these bounds stays far below 2^63 bytes: at most 15 partial states of
+// (Dv + 18) floats for each 1024 keys, under 2^11 bytes for each element of q, k and v.
+void RequirePlannable(const Problem& p) {
+  constexpr double kMaxElements = 4503599627370496.0;  // 2^52
+  const double rows = static_cast<double>(p.seq_q) + static_cast<double>(p.seq_kv);
+  const double elements = static_cast<double>(std::max<std::int64_t>(p.batch, 1)) * (rows + 1) *
+                          static_cast<double>(p.heads_q) * static_cast<double>(p.head_dim + p.head_dim_v);
+  if (elements > kMaxElements) {
+    throw Error("bounds", "b * (sq + skv) * hq * (d + dv) of more than 2^52", "a problem that fits a machine's memory");
+  }
+}
+
+// A launch writes its workspace before it has checked the tables, so that none of them may lie in it. A view whose span
+// overflows is refused by ResolveArgs.
+void RequireApart(const AttentionArgs& args, const std::byte* begin, std::size_t bytes) {
+  const auto low = reinterpret_cast<std::uintptr_t>(begin);
+  const auto check = [&](const char* name, const TensorView& view) {
+    const std::optional<ByteSpan> span = SpanOf(view);
+    if (span && span->begin < low + bytes && low < span->end) throw Error("workspace", std::string("overlaps ") + name, "memory of its own");
+  };
+  check("q", args.q);
+  check("k", args.k);
+  check("v", args.v);
+  check("out", args.out);
+  for (const checks::Member& m : checks::OptionalMembers()) {
+    if (const auto& view = args.*m.view) check(m.name, *view);
+  }
+}
+
 void Run(const Plan& plan, const AttentionArgs& args, Workspace workspace, bool check) {
   const Plan::Impl& impl = plan.impl();
   if (workspace.bytes < impl.total_bytes || (workspace.data == nullptr && impl.total_bytes > 0)) {
     throw Error("workspace", std::to_string(workspace.data ? workspace.bytes : 0) + " bytes",
                 "at least " + std::to_string(impl.total_bytes) + " bytes (Plan::workspace_bytes)");
   }
+  if (!impl.refusal.empty()) throw Error("plan", impl.selection.kernel, impl.refusal);
   auto* base = static_cast<std::byte*>(workspace.data);
+  if (check) RequireApart(args, base, impl.total_bytes);
   base += (kAlign - reinterpret_cast<std::uintptr_t>(base) % kAlign) % kAlign;
   auto* sequences = reinterpret_cast<Sequence*>(base);
   const auto room = static_cast<std::size_t>(std::max<std::int64_t>(impl.problem.batch, 1));
@@ -35,13 +69,17 @@ void Run(const Plan& plan, const AttentionArgs& args, Workspace workspace, bool 
 
 Plan::Plan(const Problem& bounds, const Selection& selection, Executor* executor) {
   Validate(bounds);
+  RequirePlannable(bounds);
   if (selection.chosen == nullptr) throw Error("selection", "no kernel chosen", "the result of Select");
   auto impl = std::make_shared<Impl>();
   impl->problem = bounds;
   impl->selection = selection;
   impl->executor = executor ? executor : &DefaultExecutor();
-  impl->kernel =
-      selection.chosen->plan(*selection.chosen, bounds, DeviceCaps::Host(), impl->executor->threads());
+  const KernelInfo& kernel = *selection.chosen;
+  // A selection for another device or another problem may be planned, so that it can be explained, but never run.
+  const Verdict verdict = kernel.supports(kernel, bounds, DeviceCaps::Host());
+  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.reason;
+  impl->kernel = kernel.plan(kernel, bounds, DeviceCaps::Host(), impl->executor->threads());
   impl->sequences_bytes = RoundUp(static_cast<std::size_t>(std::max<std::int64_t>(bounds.batch, 1)) * sizeof(Sequence));
   impl->scratch_bytes = RoundUp(ResolveScratchBytes(bounds));
   impl->total_bytes = kAlign + impl->sequences_bytes + impl->scratch_bytes + RoundUp(impl->kernel.workspace_bytes);

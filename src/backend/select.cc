@@ -1,10 +1,14 @@
 // Selection. The rule: of the kernels that the choice allows and that can do the problem, the first in order of
-// preference wins: by the choice's patterns in their order, then by table order (best instruction set first). Tables
-// list all phases of a numerics id side by side and a row refuses the phases of its sisters, so under full invariance
-// the numerics id depends on dtype, head dims, options and device only (docs/semantics.md, "Determinism").
+// preference wins: by the choice's patterns in their order, then by table order (best instruction set first). Cost never
+// picks another numerics id: it only decides among able kernels of one rank and one id.
+//
+// Law (docs/semantics.md, "Determinism"): under invariance full and batch the numerics id depends on dtype, head dims,
+// options and device only, never on phase, lengths, batch, page or layout. It follows from the rule because all phases
+// of one id stand side by side in the tables, what one of them refuses for its phase another takes, and refusals for any
+// other reason read only what the id may depend on. A choice of the user's that names single phases steps outside it.
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -12,85 +16,155 @@
 
 #include "regard/plan.h"
 #include "regard/status.h"
-#include "src/backend/kernel_info.h"
-#include "src/core/env.h"
+#include "src/backend/select.h"
 #include "src/core/suggest.h"
 
 namespace regard {
 namespace {
 
+using Rows = std::span<const KernelInfo* const>;
+
+constexpr std::string_view kEnvironment = "REGARD_BACKENDS";
+// Backends by name: words that are never a typing error, with or without a kernel in this build.
+constexpr std::string_view kBackends[] = {"cpu", "cuda", "opencl", "reference"};
+
 thread_local const KernelChoice* scoped_choice = nullptr;
 
-bool Matches(std::string_view pattern, std::string_view name) {
-  return name == pattern || (name.size() > pattern.size() && name.starts_with(pattern) && name[pattern.size()] == '.');
+bool MatchesAny(const std::vector<std::string>& patterns, std::string_view kernel) {
+  return std::ranges::any_of(patterns, [&](const std::string& x) { return MatchesPattern(x, kernel); });
 }
 
-bool Known(std::string_view pattern) {
-  return std::ranges::any_of(AllKernels(), [&](const KernelInfo* k) { return Matches(pattern, k->name); });
+bool HasRow(Rows rows, std::string_view pattern) {
+  return std::ranges::any_of(rows, [&](const KernelInfo* k) { return MatchesPattern(pattern, k->name); });
+}
+bool Known(Rows rows, std::string_view pattern) {
+  return std::ranges::find(kBackends, pattern) != std::end(kBackends) || HasRow(rows, pattern);
 }
 
-std::string NearestPattern(const std::string& pattern) {
-  std::set<std::string> known;
-  for (const KernelInfo* k : AllKernels()) {
-    const std::string name = k->name;
-    for (std::size_t dot = name.find('.'); dot != std::string::npos; dot = name.find('.', dot + 1)) {
+std::string ExpectedPattern(Rows rows, const std::string& pattern) {
+  std::set<std::string_view> known(std::begin(kBackends), std::end(kBackends));
+  for (const KernelInfo* k : rows) {
+    const std::string_view name = k->name;
+    for (std::size_t dot = name.find('.'); dot != name.npos; dot = name.find('.', dot + 1)) {
       known.insert(name.substr(0, dot));
     }
     known.insert(name);
   }
-  const std::vector<std::string_view> views(known.begin(), known.end());
-  return Nearest(pattern, views);
-}
-
-std::string ExpectedPattern(const std::string& pattern) {
-  const std::string near = NearestPattern(pattern);
+  const std::string near = Nearest(pattern, std::vector<std::string_view>(known.begin(), known.end()));
   return "a kernel name or a dotted prefix of one" + (near.empty() ? "" : ", such as " + near) +
          " (`regard list` shows them)";
 }
 
-void RequireKnown(const KernelChoice& choice) {
+void RequireKnown(Rows rows, const KernelChoice& choice) {
   for (const auto* patterns : {&choice.priority, &choice.exclude}) {
     for (const std::string& pattern : *patterns) {
-      if (!Known(pattern)) throw Error("kernel", pattern, ExpectedPattern(pattern));
+      if (!Known(rows, pattern)) throw Error("kernel", pattern, ExpectedPattern(rows, pattern));
     }
   }
 }
 
-// REGARD_BACKENDS, less the patterns that match nothing: those are warned about once a process. Backends that a later
-// release has are known words here.
+// Read once a process; its warnings go to stderr then.
 const KernelChoice& EnvChoice() {
   static const KernelChoice choice = [] {
-    KernelChoice c;
-    for (const std::string& pattern : Env().backends) {
-      if (Known(pattern)) {
-        c.priority.push_back(pattern);
-      } else {
-        std::fprintf(stderr, "regard: REGARD_BACKENDS: %s matches no kernel and is ignored; expected %s\n",
-                     pattern.c_str(), ExpectedPattern(pattern).c_str());
-      }
-    }
+    std::string warnings;
+    KernelChoice c = ChoiceOf(Env(), &warnings);
+    if (!warnings.empty()) std::fputs(warnings.c_str(), stderr);
     return c;
   }();
   return choice;
 }
 
-// Position of the first pattern that matches; the number of patterns if none does.
-std::size_t Rank(const KernelChoice& choice, std::string_view name) {
-  const auto it = std::ranges::find_if(choice.priority, [&](const std::string& p) { return Matches(p, name); });
+// Position of the first pattern that matches, 0 without a priority list; none: the choice leaves the kernel out.
+std::optional<std::size_t> Rank(const KernelChoice& choice, std::string_view kernel) {
+  if (choice.priority.empty()) return 0;
+  const auto it = std::ranges::find_if(choice.priority, [&](const std::string& x) { return MatchesPattern(x, kernel); });
+  if (it == choice.priority.end()) return std::nullopt;
   return static_cast<std::size_t>(it - choice.priority.begin());
 }
 
-std::string Times(double ratio) {
-  char text[64];
-  if (!(ratio > 1.05)) return "can do it, no faster by estimate";
-  std::snprintf(text, sizeof text, ratio < 10 ? "can do it, about %.1fx slower" : "can do it, about %.0fx slower", ratio);
+// Why an able kernel lost, from its time over that of the chosen one.
+std::string LostBy(double ratio) {
+  char text[80];
+  const double times = ratio < 1 ? 1 / ratio : ratio;
+  const char* number = times < 10 ? "%.1fx" : "%.0fx";
+  std::snprintf(text, sizeof text, number, times);
+  if (ratio > 1.05) return std::string("can do it, about ") + text + " slower";
+  if (ratio < 0.95) return std::string("can do it, about ") + text + " faster, but comes later in the order of preference";
+  return "can do it, comes later in the order of preference";
+}
+
+std::string Join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ",") + word;
   return text;
+}
+
+// No kernel is left: says what was asked for, and why each candidate is out.
+[[noreturn]] void ThrowNoneAble(Rows rows, const Selection& s, const KernelChoice& choice, std::string_view source) {
+  std::string asked = choice.priority.empty() ? "every kernel" : Join(choice.priority);
+  if (!choice.exclude.empty()) asked += " but " + Join(choice.exclude);
+  if (!source.empty()) asked += " (" + std::string(source) + ")";
+
+  std::vector<Rejection> candidates;
+  for (const Rejection& r : s.rejected) {
+    if (Rank(choice, r.kernel)) candidates.push_back(r);
+  }
+  std::string reasons;
+  const auto add = [&](const std::string& text) { reasons += (reasons.empty() ? "" : "; ") + text; };
+  for (const std::string& pattern : choice.priority) {
+    if (!HasRow(rows, pattern)) add(pattern + ": this build has no such kernel (`regard list` shows those it has)");
+  }
+  for (const RejectionGroup& g : GroupRejections(candidates)) {
+    const Rejection& r = *g.rejection;
+    add(g.Title() + ": " + r.reason + (r.remedy.empty() ? "" : " (" + r.remedy + ")"));
+  }
+  throw Error("kernel", asked, "a kernel that can do this problem: " + reasons);
 }
 
 }  // namespace
 
+bool MatchesPattern(std::string_view pattern, std::string_view kernel) {
+  if (!kernel.starts_with(pattern)) return false;
+  return kernel.size() == pattern.size() || kernel[pattern.size()] == '.';
+}
+
+std::string RejectionGroup::Title() const {
+  const std::string first(kernels.front());
+  return kernels.size() == 1 ? first : first + " and " + std::to_string(kernels.size() - 1) + " more";
+}
+
+std::vector<RejectionGroup> GroupRejections(std::span<const Rejection> rejected) {
+  std::vector<RejectionGroup> groups;
+  for (const Rejection& r : rejected) {
+    const auto same = std::ranges::find_if(groups, [&](const RejectionGroup& g) {
+      return g.rejection->reason == r.reason && g.rejection->remedy == r.remedy;
+    });
+    if (same == groups.end()) {
+      groups.push_back({{r.kernel}, &r});
+    } else {
+      same->kernels.push_back(r.kernel);
+    }
+  }
+  return groups;
+}
+
+KernelChoice ChoiceOf(const EnvSettings& settings, std::string* warnings) {
+  KernelChoice choice;
+  for (const std::string& word : settings.backends) {
+    const bool exclude = word.starts_with('-');
+    const std::string pattern = exclude ? word.substr(1) : word;
+    if (Known(AllKernels(), pattern)) {
+      (exclude ? choice.exclude : choice.priority).push_back(pattern);
+    } else {
+      *warnings += "regard: REGARD_BACKENDS: " + word + " matches no kernel and is ignored; expected " +
+                   ExpectedPattern(AllKernels(), pattern) + "\n";
+    }
+  }
+  return choice;
+}
+
 ScopedKernelChoice::ScopedKernelChoice(KernelChoice choice) : choice_(std::move(choice)), outer_(scoped_choice) {
-  RequireKnown(choice_);
+  RequireKnown(AllKernels(), choice_);
   scoped_choice = &choice_;
 }
 ScopedKernelChoice::~ScopedKernelChoice() { scoped_choice = outer_; }
@@ -103,51 +177,59 @@ const Rejection& Selection::RejectionOf(std::string_view name) const {
 }
 
 Selection Select(const Problem& p, const DeviceCaps& caps) {
-  return Select(p, caps, scoped_choice ? *scoped_choice : EnvChoice());
+  if (scoped_choice) return SelectAmong(AllKernels(), p, caps, *scoped_choice, "ScopedKernelChoice");
+  const KernelChoice& environment = EnvChoice();
+  return SelectAmong(AllKernels(), p, caps, environment, environment == KernelChoice{} ? "" : kEnvironment);
 }
 
 Selection Select(const Problem& p, const DeviceCaps& caps, const KernelChoice& choice) {
+  return SelectAmong(AllKernels(), p, caps, choice);
+}
+
+Selection SelectAmong(Rows rows, const Problem& p, const DeviceCaps& caps, const KernelChoice& choice,
+                      std::string_view source) {
   Validate(p);
-  RequireKnown(choice);
-  Selection s;
+  RequireKnown(rows, choice);
   struct Candidate {
     const KernelInfo* kernel;
     std::size_t rank;
+    Cost cost;
   };
+  const bool from_environment = source == kEnvironment;
+  Selection s;
   std::vector<Candidate> able;
-  for (const KernelInfo* k : AllKernels()) {
-    const Verdict v = k->supports(*k, p, caps);
-    const std::size_t rank = Rank(choice, k->name);
+  for (const KernelInfo* k : rows) {
+    Verdict v = k->supports(*k, p, caps);
+    const std::optional<std::size_t> rank = Rank(choice, k->name);
     if (!v.accepted) {
-      s.rejected.push_back({k->name, v.reason, v.remedy, false});
-    } else if (std::ranges::any_of(choice.exclude, [&](const std::string& x) { return Matches(x, k->name); })) {
-      s.rejected.push_back({k->name, "excluded by choice", "take it off the exclusions", false});
-    } else if (!choice.priority.empty() && rank == choice.priority.size()) {
-      s.rejected.push_back({k->name, "not among the kernels asked for", "add it to the priority list", false});
+      s.rejected.push_back({k->name, std::move(v.reason), std::move(v.remedy), false});
+    } else if (MatchesAny(choice.exclude, k->name)) {
+      s.rejected.push_back({k->name, "excluded by choice",
+                            from_environment ? "take it out of REGARD_BACKENDS" : "take it off the exclusions", false});
+    } else if (!rank) {
+      s.rejected.push_back({k->name, "not among the kernels asked for",
+                            from_environment ? "add it to REGARD_BACKENDS" : "add it to the priority list", false});
     } else {
-      able.push_back({k, rank});
+      able.push_back({k, *rank, k->cost(*k, p, caps)});
       s.rejected.push_back({k->name, "", "", true});
     }
   }
-  if (able.empty()) {
-    std::string asked, reasons;
-    for (const std::string& pattern : choice.priority) asked += (asked.empty() ? "" : ",") + pattern;
-    for (const Rejection& r : s.rejected) {
-      if (!choice.priority.empty() && Rank(choice, r.kernel) == choice.priority.size()) continue;
-      reasons += (reasons.empty() ? "" : "; ") + r.kernel + ": " + r.reason + (r.remedy.empty() ? "" : " (" + r.remedy + ")");
-    }
-    throw Error("kernel", asked.empty() ? "every kernel" : asked, "a kernel that can do this problem: " + reasons);
+  if (able.empty()) ThrowNoneAble(rows, s, choice, source);
+
+  const Candidate* best = &*std::ranges::min_element(able, {}, &Candidate::rank);  // the first of equals: table order
+  for (const Candidate& c : able) {
+    const bool same_bits = c.rank == best->rank && std::string_view(c.kernel->numerics) == best->kernel->numerics;
+    if (same_bits && c.cost.seconds < best->cost.seconds) best = &c;
   }
-  const auto best = std::ranges::min_element(able, {}, &Candidate::rank);  // the first of equals: table order
   s.chosen = best->kernel;
   s.kernel = s.chosen->name;
   s.numerics = s.chosen->numerics;
-  s.cost = s.chosen->cost(*s.chosen, p, caps);
+  s.cost = best->cost;
   std::erase_if(s.rejected, [&](const Rejection& r) { return r.kernel == s.kernel; });
-  for (Rejection& r : s.rejected) {
-    if (!r.able) continue;
-    const KernelInfo* k = FindKernel(r.kernel);
-    r.reason = Times(k->cost(*k, p, caps).seconds / s.cost.seconds);
+  for (const Candidate& c : able) {
+    if (&c == best) continue;
+    const auto rejection = std::ranges::find(s.rejected, c.kernel->name, &Rejection::kernel);
+    rejection->reason = LostBy(c.cost.seconds / s.cost.seconds);
   }
   return s;
 }

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <limits>
 
-#include "regard/executor.h"
 #include "src/cases/oracle.h"
+#include "src/cases/parallel.h"
 #include "src/cases/random.h"
 #include "src/problem/extent.h"
 #include "src/reference/reference.h"
@@ -161,7 +161,9 @@ void Oracle::Compute(const AttentionArgs& args) {
   out_.resize(static_cast<std::size_t>(rows_ * dim));
   lse_.resize(static_cast<std::size_t>(rows_));
   std::vector<double> errors(spans_.size(), 0), scores(spans_.size(), 0);
-  DefaultExecutor().For(static_cast<std::int64_t>(spans_.size()), [&](std::int64_t task, int) {
+  const double products = static_cast<double>(rows_) * static_cast<double>(problem_.seq_kv) *
+                          static_cast<double>(problem_.head_dim + problem_.head_dim_v);
+  ParallelFor(static_cast<std::int64_t>(spans_.size()), products, [&](std::int64_t task) {
     const Span& span = spans_[static_cast<std::size_t>(task)];
     const auto n = static_cast<std::size_t>(span.end - span.begin);
     double* out = out_.data() + span.first_row * dim;

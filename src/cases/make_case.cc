@@ -5,9 +5,9 @@
 #include <numeric>
 #include <string>
 
-#include "regard/executor.h"
 #include "regard/status.h"
 #include "src/cases/builder.h"
+#include "src/cases/parallel.h"
 #include "src/problem/lengths.h"
 
 namespace regard::cases {
@@ -32,7 +32,7 @@ std::uint32_t PoisonPattern(DType t) {
 void Poison(const Buffer& buffer, DType dtype) {
   const std::uint32_t pattern = PoisonPattern(dtype);
   const auto bytes = static_cast<std::int64_t>(buffer.size());
-  DefaultExecutor().For((bytes + kPoisonChunk - 1) / kPoisonChunk, [&](std::int64_t task, int) {
+  ParallelFor((bytes + kPoisonChunk - 1) / kPoisonChunk, static_cast<double>(bytes), [&](std::int64_t task) {
     std::byte* at = buffer.data() + task * kPoisonChunk;
     std::int64_t left = std::min(kPoisonChunk, bytes - task * kPoisonChunk);
     for (; left >= 4; left -= 4, at += 4) std::memcpy(at, &pattern, 4);
@@ -49,10 +49,11 @@ void AddRuns(std::vector<TokenRun>& runs, std::int64_t b, std::int64_t begin, st
   for (; begin < end; begin += kTokensPerTask) runs.push_back({b, begin, std::min(end, begin + kTokensPerTask)});
 }
 
-// fn(b, token) for every token of the runs, in parallel.
+// fn(b, token) for every token of the runs, each of `elements` numbers.
 template <class Fn>
-void ForTokens(const std::vector<TokenRun>& runs, Fn&& fn) {
-  DefaultExecutor().For(static_cast<std::int64_t>(runs.size()), [&](std::int64_t task, int) {
+void ForTokens(const std::vector<TokenRun>& runs, std::int64_t elements, Fn&& fn) {
+  const double work = static_cast<double>(runs.size()) * kTokensPerTask * static_cast<double>(elements);
+  ParallelFor(static_cast<std::int64_t>(runs.size()), work, [&](std::int64_t task) {
     const TokenRun& run = runs[static_cast<std::size_t>(task)];
     for (std::int64_t t = run.begin; t < run.end; ++t) fn(run.b, t);
   });
@@ -226,7 +227,7 @@ void Builder::FillTokens() {
   }
   const std::uint64_t seed = p_.seed;
   const int head_dim_index = args_.q.rank - 2;
-  ForTokens(queries, [&](std::int64_t b, std::int64_t i) {
+  ForTokens(queries, p_.heads_q * p_.head_dim, [&](std::int64_t b, std::int64_t i) {
     const std::int64_t first = sequences[static_cast<std::size_t>(b)].q_row;
     FillHeads(args_.q, RowOffset(args_.q, first, b, i), args_.q.stride[head_dim_index], p_.heads_q, p_.qscale, seed,
               Stream::kQ, b, i);
@@ -234,14 +235,14 @@ void Builder::FillTokens() {
     FillHeads(*args_.qv, RowOffset(*args_.qv, first, b, i), args_.qv->stride[head_dim_index], p_.heads_q, p_.qscale,
               seed, Stream::kQv, b, i);
   });
-  ForTokens(keys, [&](std::int64_t b, std::int64_t j) {
+  ForTokens(keys, p_.heads_kv * (p_.head_dim + p_.head_dim_v), [&](std::int64_t b, std::int64_t j) {
     const Sequence& s = sequences[static_cast<std::size_t>(b)];
     FillHeads(args_.k, KvTokenOffset(p_, args_, s, args_.k, j), KvHeadStride(p_, args_.k), p_.heads_kv, 1, seed,
               Stream::kK, b, j);
     FillHeads(args_.v, KvTokenOffset(p_, args_, s, args_.v, j), KvHeadStride(p_, args_.v), p_.heads_kv, 1, seed,
               Stream::kV, b, j);
   });
-  ForTokens(appended, [&](std::int64_t b, std::int64_t t) {
+  ForTokens(appended, p_.heads_kv * (p_.head_dim + p_.head_dim_v), [&](std::int64_t b, std::int64_t t) {
     const Sequence& s = sequences[static_cast<std::size_t>(b)];
     const TensorView &k = *args_.k_new, &v = *args_.v_new;
     const std::int64_t j = s.append_begin + t;

@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "regard/executor.h"
 #include "regard/status.h"
 #include "src/cases/builder.h"
+#include "src/cases/parallel.h"
 
 namespace regard::cases {
 namespace {
@@ -42,7 +42,7 @@ TensorView Builder::MakeScoreTensor(DType dtype, Stream stream) {
   const std::int64_t d0 = by_sequence ? p_.batch : 1, d1 = by_head ? p_.heads_q : 1, d2 = by_row ? p_.seq_q : 1;
   const TensorView view = NewTensor(dtype, {d0, d1, d2, p_.seq_kv});
   const std::uint8_t attend = dtype == DType::kU8 ? 255 : 1;
-  DefaultExecutor().For(d0 * d1 * d2, [&](std::int64_t row, int) {
+  ParallelFor(d0 * d1 * d2, static_cast<double>(view.Elements()), [&](std::int64_t row) {
     auto* at = static_cast<std::byte*>(view.data) + row * p_.seq_kv * static_cast<std::int64_t>(SizeOf(dtype));
     const std::uint64_t key = Key(p_.seed, stream, row);
     if (IsFloat(dtype)) return FillNormal(at, dtype, p_.seq_kv, 1, key);

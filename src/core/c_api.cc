@@ -245,7 +245,9 @@ regard_status regard_plan_create(const regard_selection* selection, int32_t thre
 
 void regard_plan_destroy(regard_plan* plan) { delete plan; }
 
-size_t regard_plan_workspace_bytes(const regard_plan* plan) { return plan == nullptr ? 0 : plan->plan.workspace_bytes(); }
+size_t regard_plan_workspace_bytes(const regard_plan* plan) {
+  return plan == nullptr ? 0 : plan->plan.workspace_bytes();
+}
 
 regard_status regard_launch(const regard_plan* plan, const regard_args* args, void* workspace, size_t workspace_bytes) {
   return Guarded([&] {

@@ -52,7 +52,9 @@ std::string FirstLine(const std::string& path) {
 std::int64_t ParseCacheSize(const std::string& text) {
   std::int64_t value = 0;
   std::size_t i = 0;
-  for (; i < text.size() && text[i] >= '0' && text[i] <= '9' && value < (1 << 30); ++i) value = value * 10 + (text[i] - '0');
+  for (; i < text.size() && text[i] >= '0' && text[i] <= '9' && value < (1 << 30); ++i) {
+    value = value * 10 + (text[i] - '0');
+  }
   if (i == text.size()) return value;
   return text[i] == 'K' ? value << 10 : text[i] == 'M' ? value << 20 : text[i] == 'G' ? value << 30 : 0;
 }

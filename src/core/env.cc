@@ -61,7 +61,8 @@ std::vector<std::string> ParseBackends(std::string_view value, std::string* warn
     const std::size_t comma = rest.find(',');
     const std::string_view pattern = rest.substr(0, comma);
     if (pattern.empty()) {
-      WarnBadValue(warnings, "REGARD_BACKENDS", value, "kernel names or prefixes with commas between, as in cpu.avx2,reference");
+      WarnBadValue(warnings, "REGARD_BACKENDS", value,
+                   "kernel names or prefixes with commas between, as in cpu.avx2,reference");
       return {};
     }
     patterns.emplace_back(pattern);

@@ -1,6 +1,7 @@
 // The one place that reads REGARD_* environment variables.
 //
-//   REGARD_BACKENDS   comma-separated kernel patterns, the order of preference of Select ("cpu.avx2,reference")
+//   REGARD_BACKENDS   comma-separated kernel patterns, the order of preference of Select ("cpu.avx2,reference"); with a
+//                     minus sign before it a pattern excludes ("-cpu.avx512_bf16")
 //   REGARD_CPU_ISA    scalar | neon | avx2 | avx512 | avx512_bf16: the best instruction set that CPU kernels may use
 //   REGARD_THREADS    threads of the default executor, 1..4096
 //   REGARD_TUNE       reserved

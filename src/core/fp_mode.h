@@ -43,7 +43,8 @@ class FpModeGuard {
 #elif defined(__aarch64__)
   // FPCR, Arm ARM C5.2.8: FIZ 0, AH 1, NEP 2, traps 8..12 and 15, FZ16 19, rounding 22..23, FZ 24, DN 25.
   using Register = std::uint64_t;
-  static constexpr Register kCleared = 0x7ull | (0x9full << 8) | (1ull << 19) | (3ull << 22) | (1ull << 24) | (1ull << 25);
+  static constexpr Register kCleared =
+      0x7ull | (0x9full << 8) | (1ull << 19) | (3ull << 22) | (1ull << 24) | (1ull << 25);
   static Register Wanted(Register r) noexcept { return r & ~kCleared; }
   static Register Read() noexcept {
     Register r;

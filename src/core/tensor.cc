@@ -66,6 +66,7 @@ bool TensorView::IsContiguous() const noexcept {
 std::string TensorView::Describe() const {
   std::string text(Name(dtype));
   text += " (";
+  if (rank < 0 || rank > kMaxRank) return text + "rank " + std::to_string(rank) + ")";
   for (int d = 0; d < rank; ++d) text += (d > 0 ? ", " : "") + std::to_string(shape[d]);
   return text + ")";
 }

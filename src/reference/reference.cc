@@ -17,7 +17,8 @@ namespace {
 // Below this many multiplications threads cost more than they save.
 constexpr double kParallelWork = 1 << 18;
 
-// row(n) for n in [0, rows), on several threads where `work` is worth it. Rows are independent, so no bit depends on it.
+// row(n) for n in [0, rows), on several threads where `work` is worth it. Rows are independent, so no bit depends on
+// it.
 template <class Row>
 void ForEachRow(std::int64_t rows, double work, Row&& row) {
   const auto task = [&row](std::int64_t n, int) noexcept {
@@ -43,8 +44,7 @@ double RowWork(const Call& call, const KvHead& kv) {
 
 }  // namespace
 
-Result Forward(const Problem& p, const AttentionArgs& args, const std::vector<Sequence>& sequences,
-               Rounding rounding) {
+Result Forward(const Problem& p, const AttentionArgs& args, const std::vector<Sequence>& sequences, Rounding rounding) {
   const Call call{p, args, sequences};
   const bool packed = args.q.rank == 3;
   const std::int64_t heads = p.heads_q, group = p.Group(), dv = p.head_dim_v;

@@ -20,7 +20,9 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 // The low precision twin rounds here; the exact one does not.
-double Round(DType, double x) { return x; }
+double Round(DType, double x) {
+  return x;
+}
 float Round(DType type, float x) {
   if (type == DType::kF32) return x;
   std::uint32_t slot;
@@ -29,7 +31,9 @@ float Round(DType type, float x) {
 }
 
 // The type that scores and probabilities are rounded to in low precision: q's, or bf16 where q is fp8.
-DType InputType(const Problem& p) { return IsFp8(p.dtype) ? DType::kBF16 : p.dtype; }
+DType InputType(const Problem& p) {
+  return IsFp8(p.dtype) ? DType::kBF16 : p.dtype;
+}
 
 float DescaleOf(const std::optional<TensorView>& descale, std::int64_t b, std::int64_t kv_head) {
   return descale ? *descale->At<float>(b, kv_head) : 1.0f;
@@ -128,8 +132,8 @@ bool Keeps(const Call& call, std::int64_t b, std::int64_t h, std::int64_t i, std
   const auto query_index = static_cast<std::uint32_t>(i + s.q_offset - s.leftpad);
   const auto head_index = static_cast<std::uint32_t>(b * call.p.heads_q + h);
   const std::uint64_t key = args.dropout_seed ^ (args.dropout_offset >> 32 << 32);
-  const Philox random = Philox4x32(key_index / 4, query_index, head_index,
-                                   static_cast<std::uint32_t>(args.dropout_offset), key);
+  const Philox random =
+      Philox4x32(key_index / 4, query_index, head_index, static_cast<std::uint32_t>(args.dropout_offset), key);
   const auto threshold = static_cast<std::uint64_t>(std::floor(call.p.options.dropout * 4294967296.0));
   return random.v[key_index % 4] >= threshold;
 }

@@ -49,7 +49,8 @@ KernelPlan ReferencePlan(const KernelInfo&, const Problem& p, const DeviceCaps&,
 float RoundToOdd(double x) {
   const float nearest = static_cast<float>(x);
   if (!std::isfinite(nearest) || static_cast<double>(nearest) == x) return nearest;
-  const float truncated = std::abs(static_cast<double>(nearest)) > std::abs(x) ? std::nextafter(nearest, 0.0f) : nearest;
+  const float truncated =
+      std::abs(static_cast<double>(nearest)) > std::abs(x) ? std::nextafter(nearest, 0.0f) : nearest;
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(truncated) | 1u);
 }
 
@@ -90,6 +91,8 @@ constexpr KernelInfo kReferenceKernels[] = {
 
 }  // namespace
 
-std::span<const KernelInfo> ReferenceKernels() { return kReferenceKernels; }
+std::span<const KernelInfo> ReferenceKernels() {
+  return kReferenceKernels;
+}
 
 }  // namespace regard

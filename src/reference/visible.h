@@ -10,7 +10,9 @@
 namespace regard::reference {
 
 // Rounds towards minus infinity; c > 0.
-inline std::int64_t FloorDiv(std::int64_t a, std::int64_t c) { return a / c - (a % c < 0 ? 1 : 0); }
+inline std::int64_t FloorDiv(std::int64_t a, std::int64_t c) {
+  return a / c - (a % c < 0 ? 1 : 0);
+}
 
 // Everything of the rule but the mask tensor and mask_mod. Differences of positions, never sums with a window size, so
 // that a window of any size is safe from overflow.

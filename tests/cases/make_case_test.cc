@@ -34,8 +34,8 @@ std::int64_t CountNans(const TensorView& view) {
   return nans;
 }
 
-TEST(MakeCase, EveryCaseOfTheGridPassesTheArgumentChecks) {
-  for (const Problem& p : Grid(GridSize::kAll)) {
+TEST(MakeCase, EveryCaseOfTheQuickGridPassesTheArgumentChecks) {
+  for (const Problem& p : Grid(GridSize::kQuick)) {
     SCOPED_TRACE(Print(p));
     ASSERT_NO_THROW(Resolve(MakeCase(p)));
   }

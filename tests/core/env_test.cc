@@ -79,7 +79,8 @@ TEST(EnvDeathTest, ProcessWarnsExactlyOnce) {
         DefaultThreads(Env());
         std::exit(Env().threads ? 1 : 0);
       },
-      testing::ExitedWithCode(0), "^regard: unknown environment variable REGARD_TREADS[^\n]*nearest: REGARD_THREADS.\n$");
+      testing::ExitedWithCode(0),
+      "^regard: unknown environment variable REGARD_TREADS[^\n]*nearest: REGARD_THREADS.\n$");
 }
 
 TEST(Device, NamesOfIsas) {

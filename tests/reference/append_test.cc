@@ -200,6 +200,21 @@ TEST(Append, RotationIsRoundedOnceToSixteenBits) {
   const float cos = *t.args.rotary_cos->At<float>(6, 2), sin = *t.args.rotary_sin->At<float>(6, 2);
   EXPECT_EQ(load(t.args.k, 1, 6, 0, 2), BF16ToFloat(FloatToBF16(x1 * cos - x2 * sin)));
   EXPECT_EQ(load(t.args.k, 1, 6, 0, 5), BF16ToFloat(FloatToBF16(x2 * cos + x1 * sin)));
+
+  // q: attention must be that of a q rotated beforehand and stored in bf16.
+  const Result rotated_inside = t.Run();
+  for (Index b = 0; b < kB; ++b)
+    for (Index i = 0; i < kSq; ++i)
+      for (Index h = 0; h < kHq; ++h)
+        for (Index k = 0; k < 3; ++k) {
+          auto* x = t.args.q.At<std::uint16_t>(b, i, h, 0);
+          const float q1 = BF16ToFloat(x[k]), q2 = BF16ToFloat(x[k + 3]);
+          const float c = *t.args.rotary_cos->At<float>(3 + 2 * b, k), s = *t.args.rotary_sin->At<float>(3 + 2 * b, k);
+          x[k] = FloatToBF16(q1 * c - q2 * s);
+          x[k + 3] = FloatToBF16(q2 * c + q1 * s);
+        }
+  t.p.options.rotary = Rotary::kNone;
+  EXPECT_EQ(Distance(t.Run(), rotated_inside), 0);
 }
 
 TEST(Append, Fp8CacheStoresValueOverDescaleSaturatedAndKeepsNan) {
@@ -210,8 +225,8 @@ TEST(Append, Fp8CacheStoresValueOverDescaleSaturatedAndKeepsNan) {
   t.args.k_descale = t.Floats({0.5, 1, 1, 1}, {kB, kHkv});
   t.args.v_descale = t.Floats({1, 4, 1, 1}, {kB, kHkv});
   *t.args.k_new->At<float>(0, 0, 0, 0) = 3;
-  *t.args.k_new->At<float>(0, 0, 0, 1) = 300;    // 600 is past the largest, 448
-  *t.args.k_new->At<float>(0, 0, 1, 0) = 17;     // a tie between 16 and 18: to even
+  *t.args.k_new->At<float>(0, 0, 0, 1) = 300;  // 600 is past the largest, 448
+  *t.args.k_new->At<float>(0, 0, 1, 0) = 17;   // a tie between 16 and 18: to even
   *t.args.v_new->At<float>(0, 0, 1, 0) = kNanF;
   *t.args.v_new->At<float>(0, 0, 1, 1) = -10;
   AppendKv(t.p, t.args, t.sequences);

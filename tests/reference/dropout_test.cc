@@ -50,7 +50,8 @@ TEST(Dropout, KeepsWhatTheWrittenRuleKeeps) {
           const Index pad = t.sequences[b].leftpad, keys = 64 - pad;
           const auto jj = static_cast<std::uint32_t>(j - pad), pp = static_cast<std::uint32_t>(i + 56 - pad);
           const bool kept = j >= pad && Philox4x32(jj / 4, pp, static_cast<std::uint32_t>(b * 2 + h), 5,
-                                                   0x123456789abcdef0 ^ 0xfedcba9800000000).v[jj % 4] >= threshold;
+                                                   0x123456789abcdef0 ^ 0xfedcba9800000000)
+                                                .v[jj % 4] >= threshold;
           const double weight = kept ? 1.0 / static_cast<double>(keys) / (1 - p) : 0;
           ASSERT_NEAR(r.out[((b * 8 + i) * 2 + h) * 64 + j], weight, 1e-15);
         }

@@ -9,7 +9,9 @@ namespace {
 
 using Index = std::int64_t;
 
-const KernelInfo& Row() { return ReferenceKernels()[0]; }
+const KernelInfo& Row() {
+  return ReferenceKernels()[0];
+}
 
 TEST(ReferenceKernel, IsTheOnlyRowAndIsCalledReference) {
   ASSERT_EQ(ReferenceKernels().size(), 1u);

@@ -243,5 +243,19 @@ TEST(ReferenceLayout, LowPrecisionErrsByTheInputType) {
   }
 }
 
+TEST(ReferenceLayout, LowPrecisionRoundsScoresAndProbabilities) {
+  Toy t(1, 1, 3, 1, 1, 2, 1);
+  t.p.dtype = t.p.kv_dtype = DType::kBF16;
+  t.p.out_dtype = DType::kF32;
+  t.p.options.scale = 1;
+  t.args.q = t.As(t.Floats({1, 1}, {1, 1, 1, 2}), DType::kBF16);
+  t.args.k = t.As(t.Floats({1, std::ldexp(1.0f, -9), 1, 0, 1, 0}, {1, 3, 1, 2}), DType::kBF16);
+  t.args.v = t.As(t.Floats({1, 1, 1}, {1, 3, 1, 1}), DType::kBF16);
+  // 1 + 2^-9 rounds to 1, so that all probabilities are 1/3, which rounds to 171/512.
+  const Result r = t.Run(Rounding::kLowPrecision);
+  EXPECT_EQ(r.lse[0], 1 + std::log(3.0f));
+  EXPECT_EQ(r.out[0], 3 * 171 / 512.0);
+}
+
 }  // namespace
 }  // namespace regard::reference

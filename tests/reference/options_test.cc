@@ -19,7 +19,9 @@ struct Option {
   std::function<bool(const Toy&, Index b, Index h, Index i, Index j, Index p)> visible;
 };
 
-double At(const TensorView& t, Index b, Index h, Index i, Index j) { return *t.At<float>(b, h, i, j); }
+double At(const TensorView& t, Index b, Index h, Index i, Index j) {
+  return *t.At<float>(b, h, i, j);
+}
 
 std::vector<Option> Options() {
   std::vector<Option> options;
@@ -29,16 +31,21 @@ std::vector<Option> Options() {
   options.push_back({"softcap", 2, [](Toy& t) { t.p.options.softcap = 0.8; },
                      [](const Toy&, double s, Index, Index, Index, Index, Index) { return 0.8 * std::tanh(s / 0.8); },
                      nullptr});
-  options.push_back({"alibi", 3, [](Toy& t) { t.args.alibi_slopes = t.Random({2, 4}); },
+  options.push_back({"alibi", 3,
+                     [](Toy& t) {
+                       t.args.alibi_slopes = t.Random({2, 4});
+                     },
                      [](const Toy& t, double s, Index b, Index h, Index, Index j, Index p) {
                        return s - *t.args.alibi_slopes->At<float>(b, h) * std::abs(static_cast<double>(p - j));
                      },
                      nullptr});
-  options.push_back({"bias", 3, [](Toy& t) { t.args.bias = t.Random({1, 4, 1, 6}); },
-                     [](const Toy& t, double s, Index, Index h, Index, Index j, Index) {
-                       return s + At(*t.args.bias, 0, h, 0, j);
-                     },
-                     nullptr});
+  options.push_back(
+      {"bias", 3,
+       [](Toy& t) {
+         t.args.bias = t.Random({1, 4, 1, 6});
+       },
+       [](const Toy& t, double s, Index, Index h, Index, Index j, Index) { return s + At(*t.args.bias, 0, h, 0, j); },
+       nullptr});
   options.push_back({"score_mod", 4,
                      [](Toy& t) {
                        t.args.score_mod.fn = [](const void*, float s, Index b, Index h, Index i, Index j) {
@@ -59,26 +66,24 @@ std::vector<Option> Options() {
                        const auto begin = o + static_cast<Index>(std::floor((p - o) / 3.0)) * 3;
                        return begin <= j && j < begin + 3;
                      }});
-  options.push_back({"mask", 5,
-                     [](Toy& t) {
-                       std::vector<std::uint8_t> bits(2 * 4 * 6);
-                       for (std::size_t n = 0; n < bits.size(); ++n) bits[n] = n % 5 != 0;
-                       t.args.mask = t.Bytes(bits, DType::kBool, {2, 1, 4, 6});
-                     },
-                     nullptr,
-                     [](const Toy&, Index b, Index, Index i, Index j, Index) { return ((b * 4 + i) * 6 + j) % 5 != 0; }});
-  options.push_back({"mask_mod", 5,
-                     [](Toy& t) {
-                       t.args.mask_mod.fn = [](const void*, Index b, Index h, Index i, Index j) {
-                         return (b + h + i + j) % 3 != 0;
-                       };
-                     },
-                     nullptr,
-                     [](const Toy&, Index b, Index h, Index i, Index j, Index) { return (b + h + i + j) % 3 != 0; }});
+  options.push_back(
+      {"mask", 5,
+       [](Toy& t) {
+         std::vector<std::uint8_t> bits(2 * 4 * 6);
+         for (std::size_t n = 0; n < bits.size(); ++n) bits[n] = n % 5 != 0;
+         t.args.mask = t.Bytes(bits, DType::kBool, {2, 1, 4, 6});
+       },
+       nullptr, [](const Toy&, Index b, Index, Index i, Index j, Index) { return ((b * 4 + i) * 6 + j) % 5 != 0; }});
+  options.push_back(
+      {"mask_mod", 5,
+       [](Toy& t) {
+         t.args.mask_mod.fn = [](const void*, Index b, Index h, Index i, Index j) { return (b + h + i + j) % 3 != 0; };
+       },
+       nullptr, [](const Toy&, Index b, Index h, Index i, Index j, Index) { return (b + h + i + j) % 3 != 0; }});
   options.push_back({"leftpad", 5, [](Toy& t) { t.sequences[1].leftpad = 2; }, nullptr,
                      [](const Toy& t, Index b, Index, Index, Index j, Index) { return j >= t.sequences[b].leftpad; }});
-  options.push_back({"q_offset", 0, [](Toy& t) { t.sequences[0].q_offset = -2, t.sequences[1].q_offset = 1; }, nullptr,
-                     nullptr});
+  options.push_back(
+      {"q_offset", 0, [](Toy& t) { t.sequences[0].q_offset = -2, t.sequences[1].q_offset = 1; }, nullptr, nullptr});
   options.push_back({"sink", 6, [](Toy& t) { t.args.sink = t.Random({4}); }, nullptr, nullptr});
   return options;
 }

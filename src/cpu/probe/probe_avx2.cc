@@ -28,6 +28,8 @@ constexpr ProbeTable kTable = {Isa::kAvx2, Vec::kLanes,          FmaLoop<Vec>,
 
 }  // namespace
 
-const ProbeTable& Avx2Probes() noexcept { return kTable; }
+const ProbeTable& Avx2Probes() noexcept {
+  return kTable;
+}
 
 }  // namespace regard::probe

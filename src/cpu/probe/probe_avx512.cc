@@ -9,6 +9,8 @@ constexpr ProbeTable kTable = {Isa::kAvx512, Vec::kLanes,          FmaLoop<Vec>,
 
 }  // namespace
 
-const ProbeTable& Avx512Probes() noexcept { return kTable; }
+const ProbeTable& Avx512Probes() noexcept {
+  return kTable;
+}
 
 }  // namespace regard::probe

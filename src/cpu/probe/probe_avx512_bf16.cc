@@ -28,6 +28,8 @@ constexpr ProbeTable kTable = {Isa::kAvx512Bf16, Vec::kLanes,          FmaLoop<V
 
 }  // namespace
 
-const ProbeTable& Avx512Bf16Probes() noexcept { return kTable; }
+const ProbeTable& Avx512Bf16Probes() noexcept {
+  return kTable;
+}
 
 }  // namespace regard::probe

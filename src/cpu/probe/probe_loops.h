@@ -97,12 +97,13 @@ static inline std::uint64_t XorTail(const std::byte* p, std::size_t bytes) {
 enum class Into { kNone, kL1, kL2 };
 
 template <Into into>
-inline void PrefetchLine(const std::byte* p) {
+static inline void PrefetchLine(const std::byte* p) {
   if constexpr (into == Into::kL1) __builtin_prefetch(p, 0, 3);
   if constexpr (into == Into::kL2) __builtin_prefetch(p, 0, 2);
 }
 
-// Streams of equal length side by side, two lines of each a turn. Prefetches may pass the chunk's end: they never fault.
+// Streams of equal length side by side, two lines of each a turn. Prefetches may pass the chunk's end: they never
+// fault.
 template <class V, int kStreams, Into into>
 std::uint64_t ReadStreams(Chunk chunk, std::size_t lead) {
   const std::size_t lines = chunk.bytes / (kLine * kStreams);  // of one stream

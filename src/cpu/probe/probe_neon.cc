@@ -25,6 +25,8 @@ constexpr ProbeTable kTable = {Isa::kNeon, Vec::kLanes,          FmaLoop<Vec>,
 
 }  // namespace
 
-const ProbeTable& NeonProbes() noexcept { return kTable; }
+const ProbeTable& NeonProbes() noexcept {
+  return kTable;
+}
 
 }  // namespace regard::probe

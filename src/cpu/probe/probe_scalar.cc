@@ -1,5 +1,5 @@
-// Probe loops in the compiler's baseline instructions (SSE2 on x86-64), which the scalar kernels are compiled to as well.
-// Without an FMA the roof is that of multiplications and additions side by side.
+// Probe loops in the compiler's baseline instructions (SSE2 on x86-64), which the scalar kernels are compiled to as
+// well. Without an FMA the roof is that of multiplications and additions side by side.
 #include "src/cpu/probe/probe_loops.h"
 
 namespace regard::probe {
@@ -51,6 +51,8 @@ constexpr ProbeTable kTable = {Isa::kScalar, 4, MulAndAdd, nullptr, ReadStreamsL
 
 }  // namespace
 
-const ProbeTable& ScalarProbes() noexcept { return kTable; }
+const ProbeTable& ScalarProbes() noexcept {
+  return kTable;
+}
 
 }  // namespace regard::probe

@@ -1,5 +1,5 @@
-// The 512-bit register type of the AVX-512 probe loops. Included by probe_avx512*.cc alone; in an anonymous namespace, so
-// that each object has its own (probe_loops.h).
+// The 512-bit register type of the AVX-512 probe loops. Included by probe_avx512*.cc alone; in an anonymous namespace,
+// so that each object has its own (probe_loops.h).
 #pragma once
 
 #include <immintrin.h>

@@ -12,7 +12,9 @@ namespace regard::probe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Results that the compiler must believe somebody reads.
 std::atomic<std::uint64_t> sink{0};
@@ -35,7 +37,9 @@ std::uint64_t AddChain(std::int64_t rounds, std::uint64_t step) {
   return x;
 }
 
-auto LoopOf(const ProbeTable& table, FlopsKind kind) { return kind == FlopsKind::kFmaF32 ? table.fma_f32 : table.dot_bf16; }
+auto LoopOf(const ProbeTable& table, FlopsKind kind) {
+  return kind == FlopsKind::kFmaF32 ? table.fma_f32 : table.dot_bf16;
+}
 
 // Steps of a flops loop that take about `seconds` on the calling thread.
 std::int64_t StepsFor(double (*loop)(std::int64_t), double seconds) {
@@ -44,7 +48,8 @@ std::int64_t StepsFor(double (*loop)(std::int64_t), double seconds) {
     const auto start = Clock::now();
     loop(steps);
     const double took = SecondsSince(start);
-    if (took > 2e-4) return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(steps) * seconds / took));
+    if (took > 2e-4)
+      return std::max<std::int64_t>(1, static_cast<std::int64_t>(static_cast<double>(steps) * seconds / took));
     steps *= 4;
   }
 }
@@ -113,7 +118,8 @@ ReadRoof::ReadRoof(Executor& executor, Isa isa, std::vector<Chunk> chunks, ReadK
     : executor_(executor), table_(*ProbesFor(Runnable(isa))), kind_(kind) {
   constexpr std::size_t kSharesPerThread = 8, kLeastShareBytes = 64 << 10;
   for (const Chunk& chunk : chunks) bytes_ += chunk.bytes;
-  // Equal shares, several a thread for balance, none so short that streams do not get going; streams are cut anywhere (at cache lines), pages only between chunks.
+  // Equal shares, several a thread for balance, none so short that streams do not get going; streams are cut anywhere
+  // (at cache lines), pages only between chunks.
   const std::size_t shares = static_cast<std::size_t>(executor.threads()) * kSharesPerThread;
   const std::size_t share_bytes = std::max<std::size_t>((bytes_ / shares + 63) / 64 * 64, kLeastShareBytes);
   std::size_t filled = 0;
@@ -175,18 +181,22 @@ double ReadRoof::Pass(const Variant& variant, std::size_t tasks) {
     if (kind_ == ReadKind::kChunks) {
       sum = table_.read_chunks(&chunks_[begin], end - begin, variant.prefetch);
     } else {
-      for (std::size_t c = begin; c < end; ++c) sum ^= table_.read_streams(chunks_[c], variant.streams, variant.prefetch);
+      for (std::size_t c = begin; c < end; ++c)
+        sum ^= table_.read_streams(chunks_[c], variant.streams, variant.prefetch);
     }
     sink.fetch_xor(sum, std::memory_order_relaxed);
   });
   return static_cast<double>(bytes) / SecondsSince(start);
 }
 
-double ReadRoof::Run() { return Pass(best_, task_begin_.size() - 1); }
+double ReadRoof::Run() {
+  return Pass(best_, task_begin_.size() - 1);
+}
 
 std::string ReadRoof::variant() const {
-  std::string text = kind_ == ReadKind::kChunks ? "in the case's order"
-                                                : std::to_string(best_.streams) + (best_.streams == 1 ? " stream" : " streams");
+  std::string text = kind_ == ReadKind::kChunks
+                         ? "in the case's order"
+                         : std::to_string(best_.streams) + (best_.streams == 1 ? " stream" : " streams");
   const Prefetch& prefetch = best_.prefetch;
   if (prefetch.lead_bytes > 0) {
     text += ", prefetch " + std::to_string(prefetch.lead_bytes) + " B ahead into " + (prefetch.into_l2 ? "L2" : "L1");

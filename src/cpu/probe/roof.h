@@ -1,4 +1,5 @@
-// The roofs: what this machine can do at best, over the threads of an executor, in the units of operations and bytes per second.
+// The roofs: what this machine can do at best, over the threads of an executor, in the units of operations and bytes
+// per second.
 //
 // Floating point: independent chains in registers (probe.h). Reading: the very memory that a case reads, as the best of
 // several loops. Both run on the case's executor, so that threads, clocks and neighbours are those of the case.
@@ -47,8 +48,8 @@ class ReadRoof {
   Executor& executor_;
   const ProbeTable& table_;
   ReadKind kind_;
-  std::vector<Chunk> chunks_;             // in order, long ones cut into tasks' shares
-  std::vector<std::size_t> task_begin_;   // task t: chunks [task_begin_[t], task_begin_[t + 1])
+  std::vector<Chunk> chunks_;            // in order, long ones cut into tasks' shares
+  std::vector<std::size_t> task_begin_;  // task t: chunks [task_begin_[t], task_begin_[t + 1])
   std::size_t bytes_ = 0;
   Variant best_;
 };
@@ -56,10 +57,10 @@ class ReadRoof {
 // FMAs (or dot products) per cycle and what that is of the nearest whole number of pipes above it.
 struct PipeCheck {
   double clock_hz = 0;
-  double flops = 0;       // per second, one thread
-  double per_cycle = 0;   // register-wide instructions
-  int pipes = 0;          // the least whole number that explains per_cycle
-  double fraction = 0;    // flops / (pipes * lanes * flops per lane * clock)
+  double flops = 0;      // per second, one thread
+  double per_cycle = 0;  // register-wide instructions
+  int pipes = 0;         // the least whole number that explains per_cycle
+  double fraction = 0;   // flops / (pipes * lanes * flops per lane * clock)
 };
 // On the calling thread; the best of several short rounds of clock and probe, side by side.
 PipeCheck CheckPipes(Isa isa, FlopsKind kind);
