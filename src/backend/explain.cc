@@ -124,13 +124,19 @@ std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* pl
                   CostLine(p, s.cost) + "\nnumerics  " + s.numerics + ", " + InvarianceNote(p.options.invariance) + "\n";
   if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
   const std::vector<RejectionGroup> groups = GroupRejections(s.rejected);
-  std::size_t width = 0;
-  for (const RejectionGroup& g : groups) width = std::max(width, g.Title().size());
+  std::size_t width = 0, reason_width = 0;  // of the columns
+  for (const RejectionGroup& g : groups) {
+    width = std::max(width, g.Title().size());
+    if (!g.rejection->remedy.empty()) reason_width = std::max(reason_width, g.rejection->reason.size());
+  }
+  const auto padded = [](const std::string& word, std::size_t n) {
+    return word + std::string(word.size() < n ? n - word.size() : 0, ' ');
+  };
   bool first = true;
   for (const RejectionGroup& g : groups) {
-    const std::string name = g.Title();
-    t += (first ? "rejected  " : "          ") + name + std::string(width - name.size() + 2, ' ') + g.rejection->reason;
-    if (!g.rejection->remedy.empty()) t += "   -> " + g.rejection->remedy;
+    const Rejection& r = *g.rejection;
+    t += (first ? "rejected  " : "          ") + padded(g.Title(), width) + "  ";
+    t += r.remedy.empty() ? r.reason : padded(r.reason, reason_width) + "  -> " + r.remedy;
     t += "\n";
     first = false;
   }

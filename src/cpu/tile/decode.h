@@ -1,16 +1,18 @@
 // Decode: few query rows, all kv heads together, so that memory is read in whole token rows and each key once.
-// A panel of keys is packed into L1 head by head and meets the very products of prefill; scores of a whole block are kept
-// (rows x kBlockTokens), so that the maximum advances as in prefill. Splits run as tasks of their own; their states meet
+// A panel of keys meets the very chains of prefill head by head: straight from the cache for up to kDirectRows rows of a
+// group, packed into L1 above; scores of a whole block are kept (rows x kBlockTokens), so that the maximum advances as in
+// prefill. Splits run as tasks of their own; their states meet
 // in Combine. Bits are those of prefill, whatever the split of tasks, heads or panels.
 #pragma once
 
+#include "src/cpu/tile/direct.h"
 #include "src/cpu/tile/prefill.h"
 
 namespace regard::cpu::REGARD_ISA {
 
 template <class M>
 struct DecodeScratch {
-  // Floats of each part; D = 128, bf16, 32 query heads, AVX-512: q 8 KiB, panel 10 + 16 KiB in L1, scores 256 KiB, o 64.
+  // Floats of each part; D = 128, bf16, 32 query heads, AVX-512: q 8 KiB, panel 10 + 16 KiB in L1, scores 256 KiB, o 2 x 64.
   int qk_steps, o_floats;
   int64_t q, panel, values, scores, clean, o, total;
   DecodeScratch(int qk_dim_steps, int head_dim_v) {
@@ -22,145 +24,219 @@ struct DecodeScratch {
     scores = static_cast<int64_t>(kDecodeRows) * kBlockTokens;
     clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
     o = static_cast<int64_t>(kDecodeRows) * o_floats;
-    total = q + panel + values + scores + clean + o + 2 * kDecodeRows;
+    total = q + panel + values + scores + clean + 2 * o + 2 * kDecodeRows;
   }
 };
 
+// A decode task at work. Rows are numbered (kv head of the task, position, head in group).
 template <class M>
-static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) {
-  const Seq& s = p.seqs[task.b];
-  const DecodeScratch<M> size(QkSteps<M>(p), p.head_dim_v);
-  float* const q = scratch;
-  float* const panel = q + size.q;
-  float* const values = panel + size.panel;
-  float* const scores = values + size.values;
-  float* const clean = scores + size.scores;
-  float* const o = clean + size.clean;
-  float* const m = o + size.o;
-  float* const l = m + kDecodeRows;
-  const int64_t ov = size.o_floats;
-  const int heads = task.head_end - task.head_begin;
-  const int group_rows = static_cast<int>(p.group * s.seq_q);  // rows of one kv head
-  const int rows = heads * group_rows;
-
+struct DecodeRun {
+  const ForwardParams& p;
+  const Task& task;
+  const Seq& s;
+  DecodeScratch<M> size;
+  float *q, *panel, *values, *scores, *clean, *o, *o_before, *m, *l;
+  int64_t ov;                    // floats between rows of o
+  int heads, group_rows, rows;
   Row info[kDecodeRows];
   Scaling scaling[kDecodeRows];  // by kv head
-  int64_t lo = INT64_MAX, hi = 0;
-  bool edges = false;            // some row sees less than [lo, hi)
-  for (int64_t i = 0; i < s.seq_q; ++i) {
-    const Range range = VisibleRange(p, s, i);
-    if (range.begin < range.end) {
-      lo = Min(lo, range.begin);
-      hi = Max(hi, range.end);
-    }
-    for (int n = 0; n < heads; ++n) {
-      for (int64_t g = 0; g < p.group; ++g) {
-        info[n * group_rows + i * p.group + g] = {task.b, (task.head_begin + n) * p.group + g, i, range.begin, range.end};
-      }
-    }
-  }
-  for (int n = 0; n < heads; ++n) {
-    scaling[n] = ScalingOf(p, task.b, task.head_begin + n);
-    for (int r = 0; r < group_rows; r += kTileRows) {
-      PackQueries<M>(p, s, task.b, task.head_begin + n, r, static_cast<int>(Min(kTileRows, group_rows - r)),
-                     scaling[n].qv_factor, q + static_cast<int64_t>(n * group_rows + r) * size.qk_steps);
-    }
-    edges = edges || scaling[n].transform;
-  }
-  for (int r = 0; r < rows; ++r) edges = edges || info[r].lo > lo || info[r].hi < hi || info[r].lo >= info[r].hi;
-
-  // Keys [k, k + kPanelKeys) of a block, as far as it goes.
-  const auto rows_ahead = [&](const KvView& view, const int64_t* offsets, int k, int last, int dim) {
-    return StreamOf(view.data + task.head_begin * view.head_stride, offsets + k,
-                    static_cast<int>(Max(Min(last - k, kPanelKeys), 0)), heads, view.head_stride,
-                    dim * BytesOf(p.kv_type));
-  };
+  int64_t lo, hi;                // keys that some row sees
+  bool finish_scores;            // every block needs FinishScores
   int64_t k_offsets[kBlockTokens], v_offsets[kBlockTokens];
-  for (int64_t split = task.begin; split < task.end; ++split) {
-    memset(o, 0, sizeof(float) * static_cast<size_t>(rows * ov));
-    for (int r = 0; r < rows; ++r) {
-      m[r] = kMinusInf;
-      l[r] = 0.0f;
-    }
-    const int64_t split_end = Min((split + 1) * kSplitTokens, hi);
-    for (int64_t block = split * kSplitTokens; block < split_end; block += kBlockTokens) {
-      const int first = static_cast<int>(Max(lo - block, 0)) / kPanelKeys * kPanelKeys;
-      const int last = static_cast<int>(Min(split_end - block, kBlockTokens));
-      if (first >= last) continue;
-      const int end = RoundUp(last, kPanelKeys);
-      TokenOffsets(p, s, p.k, s.leftpad + block + first, last - first, k_offsets + first);
-      TokenOffsets(p, s, p.v, s.leftpad + block + first, last - first, v_offsets + first);
 
-      for (int k = first; k < last; k += kPanelKeys) {
-        LineStream ahead = k + kPanelKeys < last ? rows_ahead(p.k, k_offsets, k + kPanelKeys, last, p.head_dim)
-                                                      : rows_ahead(p.v, v_offsets, first, last, p.head_dim_v);
-        for (int n = 0; n < heads; ++n) {
-          PackPanel<M>(p, task.head_begin + n, k_offsets + k, v_offsets + k,
-                       static_cast<int>(Min(kPanelKeys, last - k)), panel);
-          for (int r = 0; r < group_rows; r += kTileRows) {
-            const int row = n * group_rows + r;
-            WithRows<kTileRows>(static_cast<int>(Min(kTileRows, group_rows - r)), [&](auto count) {
-              ScoreTile<M, decltype(count)::value>(q + static_cast<int64_t>(row) * size.qk_steps, panel, size.qk_steps,
-                                                   scores + static_cast<int64_t>(row) * kBlockTokens + k, ahead);
-            });
-          }
-        }
+  DecodeRun(const ForwardParams& params, const Task& t)
+      : p(params), task(t), s(params.seqs[t.b]), size(QkSteps<M>(params), params.head_dim_v) {}
+};
+
+template <class M>
+static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
+  const ForwardParams& p = run.p;
+  const DecodeScratch<M>& size = run.size;
+  run.q = scratch;
+  run.panel = run.q + size.q;
+  run.values = run.panel + size.panel;
+  run.scores = run.values + size.values;
+  run.clean = run.scores + size.scores;
+  run.o = run.clean + size.clean;
+  run.o_before = run.o + size.o;
+  run.m = run.o_before + size.o;
+  run.l = run.m + kDecodeRows;
+  run.ov = size.o_floats;
+  run.heads = run.task.head_end - run.task.head_begin;
+  run.group_rows = static_cast<int>(p.group * run.s.seq_q);
+  run.rows = run.heads * run.group_rows;
+  run.lo = INT64_MAX;
+  run.hi = 0;
+  run.finish_scores = p.masks;
+  for (int64_t i = 0; i < run.s.seq_q; ++i) {
+    const Range range = VisibleRange(p, run.s, i);
+    if (range.begin < range.end) {
+      run.lo = Min(run.lo, range.begin);
+      run.hi = Max(run.hi, range.end);
+    }
+    for (int n = 0; n < run.heads; ++n) {
+      for (int64_t g = 0; g < p.group; ++g) {
+        run.info[n * run.group_rows + i * p.group + g] = {run.task.b, (run.task.head_begin + n) * p.group + g, i,
+                                                          range.begin, range.end};
       }
-      for (int r = 0; r < rows; ++r) {
-        const Scaling& c = scaling[r / group_rows];
-        float* x = scores + static_cast<int64_t>(r) * kBlockTokens;
-        if (edges || p.masks || block + first < lo || block + end > hi) {
-          FinishScores(p, s, info[r], block + first, end - first, c.scale, c.transform, x + first);
-        }
-        SoftmaxBlock<M>(x, first, end, c.exponent, &m[r], &l[r], o + r * ov, ov);
+    }
+  }
+  for (int r = 0; r < run.rows; ++r) {
+    if (run.info[r].lo != run.lo || run.info[r].hi != run.hi) run.finish_scores = true;
+  }
+  for (int n = 0; n < run.heads; ++n) {
+    run.scaling[n] = ScalingOf(p, run.task.b, run.task.head_begin + n);
+    if (run.scaling[n].transform) run.finish_scores = true;
+    for (int r = 0; r < run.group_rows; r += kTileRows) {
+      PackQueries<M>(p, run.s, run.task.b, run.task.head_begin + n, r,
+                     static_cast<int>(Min(kTileRows, run.group_rows - r)), run.scaling[n].qv_factor,
+                     run.q + static_cast<int64_t>(n * run.group_rows + r) * size.qk_steps);
+    }
+  }
+}
+
+template <class M>
+static void EmptyState(DecodeRun<M>& run) {
+  memset(run.o, 0, sizeof(float) * static_cast<size_t>(run.rows * run.ov));
+  for (int r = 0; r < run.rows; ++r) {
+    run.m[r] = kMinusInf;
+    run.l[r] = 0.0f;
+  }
+}
+
+// Keys [k, k + kPanelKeys) of the block, as far as `last`, to be fetched over all heads.
+template <class M>
+static LineStream Ahead(const DecodeRun<M>& run, const KvView& view, const int64_t* offsets, int k, int last, int dim) {
+  return StreamOf(view.data + run.task.head_begin * view.head_stride, offsets + k,
+                  static_cast<int>(Max(Min(last - k, kPanelKeys), 0)), run.heads, view.head_stride,
+                  dim * BytesOf(run.p.kv_type));
+}
+
+// Raw scores of keys [first, last) of a block.
+template <class M, Elem T>
+static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
+  const ForwardParams& p = run.p;
+  for (int k = first; k < last; k += kPanelKeys) {
+    const int keys = static_cast<int>(Min(kPanelKeys, last - k));
+    LineStream ahead = k + kPanelKeys < last ? Ahead(run, p.k, run.k_offsets, k + kPanelKeys, last, p.head_dim)
+                                             : Ahead(run, p.v, run.v_offsets, first, last, p.head_dim_v);
+    for (int n = 0; n < run.heads; ++n) {
+      const int64_t head = run.task.head_begin + n;
+      const int row = n * run.group_rows;
+      const float* q = run.q + static_cast<int64_t>(row) * run.size.qk_steps;
+      float* x = run.scores + static_cast<int64_t>(row) * kBlockTokens + k;
+      if (run.group_rows <= kDirectRows) {
+        const PanelRows rows{p.k.data + head * p.k.head_stride, p.v.data + head * p.v.head_stride, run.k_offsets + k,
+                             run.v_offsets + k, keys, p.head_dim, p.qv_dim};
+        WithRows<kDirectRows>(run.group_rows,
+                              [&](auto count) { ScoreDirect<M, T, decltype(count)::value>(rows, q, x, ahead); });
+        continue;
       }
-      for (int k = first; k < last; k += kPanelKeys) {
-        const int keys = static_cast<int>(Min(kPanelKeys, last - k));
-        LineStream ahead = rows_ahead(p.v, v_offsets, k + kPanelKeys, last, p.head_dim_v);
-        const int steps = kPanelKeys / M::kPack;
-        const int64_t panel_floats = static_cast<int64_t>(steps) * kPanelKeys;
-        if (keys < kPanelKeys) memset(values, 0, sizeof(float) * static_cast<size_t>(size.values));
-        for (int n = 0; n < heads; ++n) {
-          const V finite = PackValues<M>(p.kv_type, p.v.data + (task.head_begin + n) * p.v.head_stride, v_offsets + k,
-                                         keys, p.head_dim_v, panel_floats, values);
-          const bool all_finite = ReduceAdd(finite) == 0.0f;
-          for (int r = 0; r < group_rows; r += kTileRows) {
-            const int row = n * group_rows + r;
-            const float* probs = scores + static_cast<int64_t>(row) * kBlockTokens + k / M::kPack;
-            WithRows<kTileRows>(static_cast<int>(Min(kTileRows, group_rows - r)), [&](auto count) {
-              constexpr int R = decltype(count)::value;
-              if (all_finite) {
-                AccumulateValues<M, R>(probs, values, panel_floats, steps, p.head_dim_v, o + row * ov, ov, ahead);
-              } else {
-                for (int n_row = 0; n_row < R; ++n_row) {
-                  AccumulateVisibleValues<M>(probs + n_row * kBlockTokens, values, panel_floats, steps, p.head_dim_v,
-                                             o + (row + n_row) * ov, ov, clean);
-                }
-              }
-            });
-          }
-        }
+      PackPanel<M>(p, head, run.k_offsets + k, run.v_offsets + k, keys, run.panel);
+      for (int r = 0; r < run.group_rows; r += kTileRows) {
+        WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.group_rows - r)), [&](auto count) {
+          ScoreTile<M, decltype(count)::value>(q + static_cast<int64_t>(r) * run.size.qk_steps, run.panel,
+                                               run.size.qk_steps, x + static_cast<int64_t>(r) * kBlockTokens, ahead);
+        });
       }
+    }
+  }
+}
+
+// o += weights * values of keys [first, last) of a block, all values taken to be finite.
+template <class M, Elem T>
+static void ValueBlock(DecodeRun<M>& run, int first, int last) {
+  const ForwardParams& p = run.p;
+  for (int k = first; k < last; k += kPanelKeys) {
+    const int keys = static_cast<int>(Min(kPanelKeys, last - k));
+    LineStream ahead = Ahead(run, p.v, run.v_offsets, k + kPanelKeys, last, p.head_dim_v);
+    for (int n = 0; n < run.heads; ++n) {
+      const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
+      for (int r = 0; r < run.group_rows; r += kDirectRows) {
+        const int row = n * run.group_rows + r;
+        const float* probs = run.scores + static_cast<int64_t>(row) * kBlockTokens + k / M::kPack;
+        WithRows<kDirectRows>(static_cast<int>(Min(kDirectRows, run.group_rows - r)), [&](auto count) {
+          ValueDirect<M, T, decltype(count)::value>(base, run.v_offsets + k, keys, p.head_dim_v, probs,
+                                                    run.o + row * run.ov, run.ov, ahead);
+        });
+      }
+    }
+  }
+}
+
+// The same where some value is NaN or infinite: masked keys' values are taken out row by row.
+template <class M>
+static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
+  const ForwardParams& p = run.p;
+  const int steps = kPanelKeys / M::kPack;
+  const int64_t panel_floats = static_cast<int64_t>(steps) * kPanelKeys;
+  for (int k = first; k < last; k += kPanelKeys) {
+    const int keys = static_cast<int>(Min(kPanelKeys, last - k));
+    for (int n = 0; n < run.heads; ++n) {
+      memset(run.values, 0, sizeof(float) * static_cast<size_t>(run.size.values));
+      PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.v_offsets + k, keys,
+                    p.head_dim_v, panel_floats, run.values);
+      for (int r = n * run.group_rows; r < (n + 1) * run.group_rows; ++r) {
+        AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kBlockTokens + k / M::kPack, run.values,
+                                   panel_floats, steps, p.head_dim_v, run.o + r * run.ov, run.ov, run.clean);
+      }
+    }
+  }
+}
+
+template <class M>
+static void RunBlock(DecodeRun<M>& run, int64_t block, int first, int last) {
+  const ForwardParams& p = run.p;
+  const int end = RoundUp(last, kPanelKeys);
+  TokenOffsets(p, run.s, p.k, run.s.leftpad + block + first, last - first, run.k_offsets + first);
+  TokenOffsets(p, run.s, p.v, run.s.leftpad + block + first, last - first, run.v_offsets + first);
+  WithElem(p.kv_type, [&](auto t) { ScoreBlock<M, decltype(t)::value>(run, first, last); });
+  const bool edges = run.finish_scores || block + first < run.lo || block + end > run.hi;
+  for (int r = 0; r < run.rows; ++r) {
+    const Scaling& c = run.scaling[r / run.group_rows];
+    float* x = run.scores + static_cast<int64_t>(r) * kBlockTokens;
+    if (edges) {
+      FinishScores(p, run.s, run.info[r], block + first, end - first, c.scale, c.transform, x + first);
+    }
+    SoftmaxBlock<M>(x, first, end, c.exponent, &run.m[r], &run.l[r], run.o + r * run.ov, run.ov);
+  }
+  // A non-finite value shows in o, whatever its weight: then the block is done again with care.
+  const size_t bytes = sizeof(float) * static_cast<size_t>(run.rows * run.ov);
+  memcpy(run.o_before, run.o, bytes);
+  WithElem(p.kv_type, [&](auto t) { ValueBlock<M, decltype(t)::value>(run, first, last); });
+  V finite = Zero();
+  for (int64_t c = 0; c < run.rows * run.ov; c += kLanes) finite = Fma(Load(run.o + c), Zero(), finite);
+  if (ReduceAdd(finite) == 0.0f) return;
+  memcpy(run.o, run.o_before, bytes);
+  VisibleValueBlock<M>(run, first, last);
+}
+
+template <class M>
+static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) {
+  DecodeRun<M> run(p, task);
+  PrepareDecode(run, scratch);
+  if (task.begin == task.end) EmptyState(run);  // nobody sees a key
+  for (int64_t split = task.begin; split < task.end; ++split) {
+    EmptyState(run);
+    const int64_t split_end = Min((split + 1) * kSplitTokens, run.hi);
+    for (int64_t block = split * kSplitTokens; block < split_end; block += kBlockTokens) {
+      const int first = static_cast<int>(Min(Max(run.lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
+      const int last = static_cast<int>(Min(split_end - block, kBlockTokens));
+      if (first < last) RunBlock(run, block, first, last);
     }
     if (task.state < 0) break;
-    for (int r = 0; r < rows; ++r) {
-      const int64_t slot = task.state + ((split - task.begin) * p.heads_q + info[r].h) * s.seq_q + info[r].i;
+    for (int r = 0; r < run.rows; ++r) {
+      const int64_t slot = task.state + ((split - task.begin) * p.heads_q + run.info[r].h) * run.s.seq_q + run.info[r].i;
       float* to = p.states + slot * p.state_floats;
-      memcpy(to, o + r * ov, sizeof(float) * static_cast<size_t>(ov));
-      to[ov] = m[r];
-      to[ov + 1] = l[r];
+      memcpy(to, run.o + r * run.ov, sizeof(float) * static_cast<size_t>(run.ov));
+      to[run.ov] = run.m[r];
+      to[run.ov + 1] = run.l[r];
     }
   }
   if (task.state >= 0) return;
-  if (task.begin == task.end) {  // nobody sees a key
-    memset(o, 0, sizeof(float) * static_cast<size_t>(rows * ov));
-    for (int r = 0; r < rows; ++r) {
-      m[r] = kMinusInf;
-      l[r] = 0.0f;
-    }
-  }
-  for (int r = 0; r < rows; ++r) {
-    FinishRow(p, s, scaling[r / group_rows], task.b, info[r].h, info[r].i, o + r * ov, m[r], l[r]);
+  for (int r = 0; r < run.rows; ++r) {
+    FinishRow(p, run.s, run.scaling[r / run.group_rows], task.b, run.info[r].h, run.info[r].i, run.o + r * run.ov, run.m[r],
+              run.l[r]);
   }
 }
 

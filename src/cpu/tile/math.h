@@ -22,7 +22,7 @@ inline constexpr float kMinusInf = -__builtin_inff();
 static inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int RoundUp(int64_t n, int m) { return static_cast<int>((n + m - 1) / m * m); }
-static inline int BytesOf(Elem t) { return t == Elem::kF32 ? 4 : t == Elem::kF16 || t == Elem::kBF16 ? 2 : 1; }
+static constexpr int BytesOf(Elem t) { return t == Elem::kF32 ? 4 : t == Elem::kF16 || t == Elem::kBF16 ? 2 : 1; }
 
 template <Elem T>
 REGARD_INLINE V LoadF32(const char* p) {
@@ -39,6 +39,7 @@ struct MathF32 {
   template <Elem T>
   REGARD_INLINE V LoadDwords(const char* p) { return LoadF32<T>(p); }
   REGARD_INLINE V Mac(V a, V b, V acc) { return Fma(a, b, acc); }
+  REGARD_INLINE V Settle(V acc) { return acc; }
 };
 
 #ifdef REGARD_HAS_BF16_PAIRS
@@ -53,6 +54,8 @@ struct MathPairs {
     return Zero();
   }
   REGARD_INLINE V Mac(V a, V b, V acc) { return DotPairs(acc, a, b); }
+  // DotPairs flushes a denormal accumulator, so one more step with a masked key would change it: flush at every store.
+  REGARD_INLINE V Settle(V acc) { return DotPairs(acc, Zero(), Zero()); }
 };
 #endif
 

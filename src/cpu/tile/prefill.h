@@ -115,7 +115,7 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
     const int64_t split_end = Min((split + 1) * kSplitTokens, hi);
     for (int64_t block = split * kSplitTokens; block < split_end; block += kBlockTokens) {
       // Keys [first, last) of the block that some row sees; panels keep their place in the block.
-      const int first = static_cast<int>(Max(lo - block, 0)) / kPanelKeys * kPanelKeys;
+      const int first = static_cast<int>(Min(Max(lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
       const int last = static_cast<int>(Min(split_end - block, kBlockTokens));
       if (first >= last) continue;
       TokenOffsets(p, s, p.k, s.leftpad + block + first, last - first, k_offsets + first);
@@ -142,8 +142,7 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
           tile_lo = Min(tile_lo, info[r].lo);
           tile_hi = Max(tile_hi, info[r].hi);
         }
-        const int begin = static_cast<int>(Max(tile_lo - block, 0) >= kBlockTokens ? kBlockTokens : Max(tile_lo - block, 0)) /
-                          kPanelKeys * kPanelKeys;
+        const int begin = static_cast<int>(Min(Max(tile_lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
         const int end = RoundUp(static_cast<int>(Max(Min(tile_hi - block, last), 0)), kPanelKeys);
         if (begin >= end) continue;
         const float* tile_q = q + static_cast<int64_t>(t) * size.qk_steps;

@@ -51,7 +51,7 @@ static void ValueTile(const float* probs, const float* values, int steps, float*
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
-    for (int n = 0; n < N; ++n) Store(o + r * o_stride + n * kLanes, acc[r][n]);
+    for (int n = 0; n < N; ++n) Store(o + r * o_stride + n * kLanes, M::Settle(acc[r][n]));
   }
 }
 
