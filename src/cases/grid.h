@@ -1,4 +1,4 @@
-// The generated cases that every kernel is checked on (`regard check`, docs/check.md): small problems that together reach
+// The generated cases that every kernel is checked on (`regard check`): small problems that together reach
 // every type, head dim, length, layout and option, and every pair of options.
 #pragma once
 

@@ -157,7 +157,7 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
         const float* probs = run.scores + static_cast<int64_t>(row) * kBlockTokens + k / M::kPack;
         WithRows<kDirectRows>(static_cast<int>(Min(kDirectRows, run.group_rows - r)), [&](auto count) {
           ValueDirect<M, T, decltype(count)::value>(base, run.v_offsets + k, keys, p.head_dim_v, probs,
-                                                    run.o + row * run.ov, run.ov, ahead);
+                                                    run.o + row * run.ov, run.ov, run.values, ahead);
         });
       }
     }

@@ -64,23 +64,19 @@ static void ScoreDirect(const PanelRows& rows, const float* q, float* scores, St
     for (int r = 0; r < R; ++r) acc[r] = Zero();
     const int n = static_cast<int>(Max(Min(rows.keys - first, kLanes), 0));
     const float* step = q;
-    ScoreKeys<M, T, R>(rows.k, rows.k_offsets + first, n, rows.head_dim, step, acc, stream);
-    if (rows.qv_dim > 0) ScoreKeys<M, T, R>(rows.v, rows.v_offsets + first, n, rows.qv_dim, step, acc, stream);
+    for (int part = 0; part < (rows.qv_dim > 0 ? 2 : 1); ++part) {  // k, then v with qv
+      ScoreKeys<M, T, R>(part == 0 ? rows.k : rows.v, (part == 0 ? rows.k_offsets : rows.v_offsets) + first, n,
+                         part == 0 ? rows.head_dim : rows.qv_dim, step, acc, stream);
+    }
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) Store(scores + r * kBlockTokens + first, acc[r]);
   }
 }
 
-// Columns [c, c + 2 * kLanes) of the values of `keys` keys, of which `left` exist.
-template <class M, Elem T, int R, bool kWhole, class Stream>
-REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys, int left, const float* probs, float* o,
+// One whole panel of 2 * kLanes columns of the values of `keys` keys.
+template <class M, Elem T, int R, class Stream>
+REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys, const float* probs, float* o,
                               int64_t o_stride, Stream& stream) {
-  constexpr int kBytes = BytesOf(T);
-  const auto load = [&](const char* p, int n) {  // dwords of one vector; n elements of it exist
-    constexpr int kChunk = kLanes * M::kPack;
-    if (kWhole || n >= kChunk) return M::template LoadDwords<T>(p);
-    return n > 0 ? LoadDwordsPartial<M, T>(p, n) : Zero();
-  };
   V acc[R][2];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -88,14 +84,12 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
     acc[r][1] = Load(o + r * o_stride + kLanes);
   }
   for (int t = 0; t < keys; t += M::kPack, ++probs) {
-    V v0, v1;
+    V v0 = M::template LoadDwords<T>(base + offsets[t]), v1;
     if constexpr (M::kPack == 1) {
-      v0 = load(base + offsets[t], left);
-      v1 = load(base + offsets[t] + kLanes * kBytes, left - kLanes);
+      v1 = M::template LoadDwords<T>(base + offsets[t] + kLanes * BytesOf(T));
     } else {
 #ifdef REGARD_HAS_BF16_PAIRS
-      const V a = load(base + offsets[t], left);
-      const V b = t + 1 < keys ? load(base + offsets[t + 1], left) : Zero();
+      const V a = v0, b = t + 1 < keys ? M::template LoadDwords<T>(base + offsets[t + 1]) : Zero();
       Interleave(a, b, &v0, &v1);
 #endif
     }
@@ -115,16 +109,21 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
   }
 }
 
-// AccumulateValues without packed panels. Values must be finite, or the caller finds out from o and starts again.
+// AccumulateValues without packed panels; columns that fill no whole panel go through `tail` (kPanelKeys * kPanelKeys
+// floats). Values must be finite, or the caller finds out from o and starts again.
 template <class M, Elem T, int R, class Stream>
 static void ValueDirect(const char* base, const int64_t* offsets, int keys, int dim_v, const float* probs, float* o,
-                        int64_t o_stride, Stream& stream) {
-  for (int c = 0; c < dim_v; c += 2 * kLanes, base += 2 * kLanes * BytesOf(T), o += 2 * kLanes) {
-    if (dim_v - c >= 2 * kLanes) {
-      ValuePanel<M, T, R, true>(base, offsets, keys, dim_v - c, probs, o, o_stride, stream);
-    } else {
-      ValuePanel<M, T, R, false>(base, offsets, keys, dim_v - c, probs, o, o_stride, stream);
-    }
+                        int64_t o_stride, float* tail, Stream& stream) {
+  int c = 0;
+  for (; c + 2 * kLanes <= dim_v; c += 2 * kLanes, base += 2 * kLanes * BytesOf(T)) {
+    ValuePanel<M, T, R>(base, offsets, keys, probs, o + c, o_stride, stream);
+  }
+  if (c == dim_v) return;
+  PackValuesAs<M, T>(base, offsets, keys, dim_v - c, 0, tail);
+  if (dim_v - c > kLanes) {
+    ValueTile<M, R, 2>(probs, tail, Steps<M>(keys), o + c, o_stride, stream);
+  } else {
+    ValueTile<M, R, 1>(probs, tail, Steps<M>(keys), o + c, o_stride, stream);
   }
 }
 
