@@ -19,7 +19,7 @@ struct CheckOptions {
   bool cross = false;
   // The row named "reference" runs the oracle itself; unless asked for, it runs only where no other kernel can.
   bool reference_too = false;
-  Executor* executor = nullptr;               // default: DefaultExecutor()
+  Executor* executor = nullptr;               // default: one thread or DefaultExecutor(), case by case
   std::function<bool()> interrupted;          // asked between runs; true stops the check
   std::function<void(std::size_t done, std::size_t total, std::size_t misses)> progress;  // after each case
 };
