@@ -15,11 +15,18 @@ bool Decodes(const ForwardParams& p, const Seq& s) {
   return s.seq_q <= kDecodeMaxSeqQ && s.seq_q * p.group <= kDecodeRows;
 }
 
-void AddPrefill(const ForwardParams& p, std::int32_t b, std::span<Task> tasks, std::size_t& used) {
+// Rows of a prefill task: four tasks a thread at least, as far as that leaves kMinTaskRows.
+std::int64_t TaskRows(std::int64_t all_rows, int threads) {
+  const std::int64_t share = CeilDiv(all_rows, std::int64_t{4} * threads);
+  return std::clamp<std::int64_t>(CeilDiv(share, kMinTaskRows) * kMinTaskRows, kMinTaskRows, kTaskRows);
+}
+
+void AddPrefill(const ForwardParams& p, std::int32_t b, std::int64_t task_rows, std::span<Task> tasks,
+                std::size_t& used) {
   const Seq& s = p.seqs[b];
   const std::int64_t rows = s.seq_q * p.group;
-  for (std::int64_t begin = 0; begin < rows; begin += kTaskRows) {
-    const std::int64_t end = std::min(begin + kTaskRows, rows);
+  for (std::int64_t begin = 0; begin < rows; begin += task_rows) {
+    const std::int64_t end = std::min(begin + task_rows, rows);
     const Range first = VisibleRange(p, s, begin / p.group), last = VisibleRange(p, s, (end - 1) / p.group);
     const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
     const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
@@ -34,7 +41,7 @@ void AddPrefill(const ForwardParams& p, std::int32_t b, std::span<Task> tasks, s
 ScheduleLimits LimitsFor(std::int64_t batch, std::int64_t seq_q, std::int64_t seq_kv, std::int64_t heads_q,
                          std::int64_t heads_kv, bool decode) {
   const std::int64_t group = heads_q / heads_kv;
-  const std::int64_t prefill = heads_kv * CeilDiv(seq_q * group, kTaskRows);
+  const std::int64_t prefill = heads_kv * CeilDiv(seq_q * group, kMinTaskRows);
   const std::int64_t splits = decode ? std::max<std::int64_t>(CeilDiv(seq_kv, kSplitTokens), 1) : 0;
   ScheduleLimits limits;
   limits.tasks = batch * std::max(prefill, splits * heads_kv);
@@ -61,16 +68,20 @@ Schedule MakeSchedule(const ForwardParams& p, bool decode, int threads, std::spa
   const auto splits_of = [](Range r) {
     return r.begin < r.end ? CeilDiv(r.end, kSplitTokens) - r.begin / kSplitTokens : 0;
   };
-  if (decode) {
-    for (std::int64_t b = 0; b < p.batch; ++b) {
-      if (Decodes(p, p.seqs[b])) total_splits += std::max<std::int64_t>(splits_of(visible(p.seqs[b])), 1);
+  std::int64_t prefill_rows = 0;
+  for (std::int64_t b = 0; b < p.batch; ++b) {
+    if (decode && Decodes(p, p.seqs[b])) {
+      total_splits += std::max<std::int64_t>(splits_of(visible(p.seqs[b])), 1);
+    } else {
+      prefill_rows += p.seqs[b].seq_q * p.heads_q;
     }
   }
+  const std::int64_t task_rows = TaskRows(prefill_rows, threads);
   for (std::int32_t b = 0; b < p.batch; ++b) {
     const Seq& s = p.seqs[b];
     if (s.seq_q == 0) continue;
     if (!decode || !Decodes(p, s)) {
-      AddPrefill(p, b, tasks, used);
+      AddPrefill(p, b, task_rows, tasks, used);
       continue;
     }
     const Range keys = visible(s);

@@ -44,6 +44,8 @@ std::vector<Variant> Variants(DType t, bool every_option) {
   add("alibi", [](Shape& s) { s.alibi = true; });
   add("bias", [](Shape& s) { s.bias = true; });
   add("mask", [](Shape& s) { s.mask = true; });
+  // Sums in the denormal range, which vdpbf16ps flushes as it goes, and weights that underflow.
+  add("tiny values, large scores", [](Shape& s) { s.v_deviation = 1e-38, s.q_deviation = 16; });
   add("sink", [](Shape& s) { s.sink = true; });
   add("qv", [](Shape& s) { s.qv = true; });
   add("everything", [](Shape& s) {

@@ -41,7 +41,7 @@ struct Shape {
   std::int64_t seq_q = 40, seq_kv = 1300, heads_q = 6, heads_kv = 2, head_dim = 40, head_dim_v = 24;
   DType dtype = DType::kF32, kv_dtype = DType::kF32;
   bool alibi = false, bias = false, mask = false, sink = false, qv = false;
-  double q_deviation = 2;
+  double q_deviation = 2, v_deviation = 1;
   AttentionOptions options;
 };
 
@@ -53,7 +53,7 @@ struct SequenceData {
     q = Buffer::Random(s.dtype, s.seq_q * s.heads_q * s.head_dim, s.q_deviation, seed);
     qv = Buffer::Random(s.dtype, s.seq_q * s.heads_q * s.head_dim_v, 1, seed + 1);
     k = Buffer::Random(s.kv_dtype, s.seq_kv * s.heads_kv * s.head_dim, 1, seed + 2);
-    v = Buffer::Random(s.kv_dtype, s.seq_kv * s.heads_kv * s.head_dim_v, 1, seed + 3);
+    v = Buffer::Random(s.kv_dtype, s.seq_kv * s.heads_kv * s.head_dim_v, s.v_deviation, seed + 3);
     bias = Buffer::Random(DType::kF32, s.heads_q * s.seq_q * s.seq_kv, 1, seed + 4);
     slopes = Buffer(DType::kF32, s.heads_q);
     for (std::int64_t h = 0; h < s.heads_q; ++h) StoreFloat(slopes.bytes.data(), DType::kF32, h, 0.01f * static_cast<float>(h + 1));

@@ -132,7 +132,7 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
                               [&](auto count) { ScoreDirect<M, T, decltype(count)::value>(rows, q, x, ahead); });
         continue;
       }
-      PackPanel<M>(p, head, run.k_offsets + k, run.v_offsets + k, keys, run.panel);
+      PackPanel<M>(p, head, run.k_offsets + k, run.v_offsets + k, keys, ahead, run.panel);
       for (int r = 0; r < run.group_rows; r += kTileRows) {
         WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.group_rows - r)), [&](auto count) {
           ScoreTile<M, decltype(count)::value>(q + static_cast<int64_t>(r) * run.size.qk_steps, run.panel,
@@ -168,6 +168,7 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
 template <class M>
 static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
+  NoStream none;
   const int steps = kPanelKeys / M::kPack;
   const int64_t panel_floats = static_cast<int64_t>(steps) * kPanelKeys;
   for (int k = first; k < last; k += kPanelKeys) {
@@ -175,7 +176,7 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
     for (int n = 0; n < run.heads; ++n) {
       memset(run.values, 0, sizeof(float) * static_cast<size_t>(run.size.values));
       PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.v_offsets + k, keys,
-                    p.head_dim_v, panel_floats, run.values);
+                    p.head_dim_v, panel_floats, none, run.values);
       for (int r = n * run.group_rows; r < (n + 1) * run.group_rows; ++r) {
         AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kBlockTokens + k / M::kPack, run.values,
                                    panel_floats, steps, p.head_dim_v, run.o + r * run.ov, run.ov, run.clean);

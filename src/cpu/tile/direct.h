@@ -119,7 +119,7 @@ static void ValueDirect(const char* base, const int64_t* offsets, int keys, int 
     ValuePanel<M, T, R>(base, offsets, keys, probs, o + c, o_stride, stream);
   }
   if (c == dim_v) return;
-  PackValuesAs<M, T>(base, offsets, keys, dim_v - c, 0, tail);
+  PackValuesAs<M, T>(base, offsets, keys, dim_v - c, 0, stream, tail);
   if (dim_v - c > kLanes) {
     ValueTile<M, R, 2>(probs, tail, Steps<M>(keys), o + c, o_stride, stream);
   } else {

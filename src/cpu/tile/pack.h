@@ -7,9 +7,9 @@
 namespace regard::cpu::REGARD_ISA {
 
 // One panel of n <= kPanelKeys rows of `dim` elements at base + offsets[t]: dst[step][key]. Writes whole vectors:
-// room for RoundUp(steps, kLanes) steps.
-template <class M, Elem T>
-static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim, float* dst) {
+// room for RoundUp(steps, kLanes) steps. Calls Next(stream) once a vector.
+template <class M, Elem T, class Stream>
+static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim, Stream& stream, float* dst) {
   constexpr int kChunk = kLanes * M::kPack;  // elements of one vector of dwords
   const int bytes = T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1;
   for (int d = 0; d < dim; d += kChunk, dst += kLanes * kPanelKeys) {
@@ -19,7 +19,10 @@ static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim,
       const int left = n - half * kLanes;
       if (dim - d >= kChunk && left >= kLanes) {
         REGARD_UNROLL
-        for (int t = 0; t < kLanes; ++t) r[t] = M::template LoadDwords<T>(base + row[t] + d * bytes);
+        for (int t = 0; t < kLanes; ++t) {
+          r[t] = M::template LoadDwords<T>(base + row[t] + d * bytes);
+          Next(stream);
+        }
       } else {
         for (int t = 0; t < kLanes; ++t) {
           r[t] = t >= left             ? Zero()
@@ -36,9 +39,9 @@ static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim,
 
 // Rows [0, n) of `dim` columns at base + offsets[t] into column panels dst[panel][row step][2 * kLanes], a panel being
 // `panel_floats` apart; rows are padded with zeros to a multiple of kPack. Returns a vector that is 0 exactly when every
-// element was finite.
-template <class M, Elem T>
-static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats,
+// element was finite. Calls Next(stream) once a vector.
+template <class M, Elem T, class Stream>
+static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats, Stream& stream,
                       float* dst) {
   const int bytes = T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1;
   V finite = Zero();
@@ -54,6 +57,7 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
                       : left > 0     ? LoadDwordsPartial<M, T>(from, left)
                                      : Zero();
           finite = M::Mac(x, Zero(), finite);
+          Next(stream);
           Store(row + v * kLanes, x);
         }
       } else {
@@ -70,6 +74,8 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
         }
         finite = M::Mac(a, Zero(), finite);
         finite = M::Mac(b, Zero(), finite);
+        Next(stream);
+        Next(stream);
         V o0, o1;
         Interleave(a, b, &o0, &o1);
         Store(row, o0);
@@ -81,18 +87,16 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
   return finite;
 }
 
-template <class M>
-static void PackKeys(Elem type, const char* base, const int64_t* offsets, int n, int dim, float* dst) {
-  WithElem(type, [&](auto t) {
-    PackKeysAs<M, decltype(t)::value>(base, offsets, n, dim, dst);
-  });
+template <class M, class Stream>
+static void PackKeys(Elem type, const char* base, const int64_t* offsets, int n, int dim, Stream& stream, float* dst) {
+  WithElem(type, [&](auto t) { PackKeysAs<M, decltype(t)::value>(base, offsets, n, dim, stream, dst); });
 }
-template <class M>
-static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, int dim,
-                    int64_t panel_floats, float* dst) {
+template <class M, class Stream>
+static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats,
+                    Stream& stream, float* dst) {
   V finite = Zero();
   WithElem(type, [&](auto t) {
-    finite = PackValuesAs<M, decltype(t)::value>(base, offsets, n, dim, panel_floats, dst);
+    finite = PackValuesAs<M, decltype(t)::value>(base, offsets, n, dim, panel_floats, stream, dst);
   });
   return finite;
 }

@@ -13,7 +13,7 @@ namespace regard::cpu::REGARD_ISA {
 
 template <class M>
 struct PrefillScratch {
-  // Floats of each part; D = 128, f32, AVX-512: q 96 KiB + K 256 + V 256 + scores 24 + two states 2 x 96 + clean 64 = 888.
+  // Floats of each part; D = 128, f32, AVX-512: q 192 KiB + K 288 + V 256 + scores 24 + states 2 x 192 + clean 64 = 1208.
   int qk_steps, o_floats, panel_steps;
   int64_t q, keys, values, scores, clean, o, total;
   PrefillScratch(int qk_dim_steps, int head_dim_v) {
@@ -52,12 +52,12 @@ static void PackQueries(const ForwardParams& p, const Seq& s, int64_t b, int64_t
 }
 
 // K panel of keys whose offsets are given; with qv, v follows k on the chain.
-template <class M>
+template <class M, class Stream>
 static void PackPanel(const ForwardParams& p, int64_t head_kv, const int64_t* k_offsets, const int64_t* v_offsets, int n,
-                      float* dst) {
-  PackKeys<M>(p.kv_type, p.k.data + head_kv * p.k.head_stride, k_offsets, n, p.head_dim, dst);
+                      Stream& stream, float* dst) {
+  PackKeys<M>(p.kv_type, p.k.data + head_kv * p.k.head_stride, k_offsets, n, p.head_dim, stream, dst);
   if (p.qv_dim > 0) {
-    PackKeys<M>(p.kv_type, p.v.data + head_kv * p.v.head_stride, v_offsets, n, p.qv_dim,
+    PackKeys<M>(p.kv_type, p.v.data + head_kv * p.v.head_stride, v_offsets, n, p.qv_dim, stream,
                 dst + Steps<M>(p.head_dim) * kPanelKeys);
   }
 }
@@ -120,13 +120,20 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
       if (first >= last) continue;
       TokenOffsets(p, s, p.k, s.leftpad + block + first, last - first, k_offsets + first);
       TokenOffsets(p, s, p.v, s.leftpad + block + first, last - first, v_offsets + first);
+      // Packing reads one panel behind what it fetches.
+      const auto ahead = [&](const KvView& view, const int64_t* offsets, int begin, int dim) {
+        return StreamOf(view.data + head_kv * view.head_stride, offsets + begin, static_cast<int>(Max(last - begin, 0)), 1,
+                        view.head_stride, dim * BytesOf(p.kv_type));
+      };
+      LineStream k_ahead = ahead(p.k, k_offsets, first + kPanelKeys, p.head_dim);
+      LineStream v_ahead = ahead(p.v, v_offsets, first + kPanelKeys, p.head_dim_v);
       for (int k = first; k < last; k += kPanelKeys) {
-        PackPanel<M>(p, head_kv, k_offsets + k, v_offsets + k, static_cast<int>(Min(kPanelKeys, last - k)),
+        PackPanel<M>(p, head_kv, k_offsets + k, v_offsets + k, static_cast<int>(Min(kPanelKeys, last - k)), k_ahead,
                      keys + static_cast<int64_t>(k) * size.panel_steps);
       }
       const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
       const V finite = PackValues<M>(p.kv_type, p.v.data + head_kv * p.v.head_stride, v_offsets + first, last - first,
-                                     p.head_dim_v, panel_floats, values + first / M::kPack * kPanelKeys);
+                                     p.head_dim_v, panel_floats, v_ahead, values + first / M::kPack * kPanelKeys);
       const bool all_finite = ReduceAdd(finite) == 0.0f;
       // Rows past the last key, up to the panel's end, meet weights of -0.
       for (int c = 0; c < size.o_floats / kPanelKeys; ++c) {
