@@ -127,18 +127,35 @@ static inline void StoreBF16(void* p, V v) { _mm256_storeu_si256(static_cast<__m
 static inline V DotPairs(V acc, V a, V b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
 }
-static inline V PairsOfF32(V lo, V hi) {  // exact inputs: the low 16 bits are 0
-  const __m256i a = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(lo), 16));
-  const __m256i b = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(hi), 16));
-  return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
+// fp8 to bf16 in 16-bit lanes: exponent and mantissa (7 bits) move up under bf16's, plus the difference of the biases;
+// the few subnormals come from a table, NaN (and infinity) from comparisons.
+template <int kShift, int kBias>
+static inline V PairsOfFp8(const void* p, const uint16_t (&subnormals)[8], int first_normal, int first_special,
+                           int special) {
+  const __m512i x = _mm512_cvtepu8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  const __m512i m = _mm512_and_si512(x, _mm512_set1_epi16(0x7f));
+  __m512i r = _mm512_add_epi16(_mm512_slli_epi16(m, kShift), _mm512_set1_epi16(kBias));
+  const __m512i table = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(subnormals)));
+  const __mmask32 small = _mm512_cmplt_epi16_mask(m, _mm512_set1_epi16(static_cast<short>(first_normal)));
+  r = _mm512_mask_permutexvar_epi16(r, small, m, table);
+  const __mmask32 nan = _mm512_cmpgt_epi16_mask(m, _mm512_set1_epi16(static_cast<short>(first_special)));
+  r = _mm512_mask_mov_epi16(r, nan, _mm512_set1_epi16(0x7fc0));
+  if (special >= 0) {
+    const __mmask32 infinite = _mm512_cmpeq_epi16_mask(m, _mm512_set1_epi16(static_cast<short>(special)));
+    r = _mm512_mask_mov_epi16(r, infinite, _mm512_set1_epi16(0x7f80));
+  }
+  const __m512i sign = _mm512_slli_epi16(_mm512_srli_epi16(x, 7), 15);
+  return _mm512_castsi512_ps(_mm512_or_si512(r, sign));
 }
 static inline V PairsE4M3(const void* p) {
-  const char* c = static_cast<const char*>(p);
-  return PairsOfF32(LoadE4M3(c), LoadE4M3(c + 16));
+  // n * 2^-9 for n = 0..7.
+  static const uint16_t kSubnormals[8] = {0x0000, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};
+  return PairsOfFp8<4, (127 - 7) << 7>(p, kSubnormals, 8, 0x7e, -1);
 }
 static inline V PairsE5M2(const void* p) {
-  const char* c = static_cast<const char*>(p);
-  return PairsOfF32(LoadE5M2(c), LoadE5M2(c + 16));
+  // n * 2^-16 for n = 0..3.
+  static const uint16_t kSubnormals[8] = {0x0000, 0x3780, 0x3800, 0x3840, 0, 0, 0, 0};
+  return PairsOfFp8<5, (127 - 15) << 7>(p, kSubnormals, 4, 0x7c, 0x7c);
 }
 static inline V PackPairs(V a, V b) { return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(b, a)); }
 static inline void Interleave(V r0, V r1, V* o0, V* o1) {
