@@ -145,7 +145,8 @@ ReadRoof::ReadRoof(Executor& executor, Isa isa, std::vector<Chunk> chunks, ReadK
 
   constexpr Prefetch kStreamPrefetches[] = {{}, {512, false}, {2048, false}, {4096, true}};
   constexpr Prefetch kChunkPrefetches[] = {{},           {512, false}, {2048, false}, {8192, false},
-                                           {4096, true}, {8192, true}, {16384, true}, {32768, true}};
+                                           {4096, true}, {8192, true}, {16384, true}, {32768, true},
+                                           {65536, true}, {131072, true}};
   std::vector<Variant> variants;
   if (kind == ReadKind::kStreams) {
     for (const int streams : {1, 2, 4, 8, 16}) {
