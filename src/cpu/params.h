@@ -118,7 +118,6 @@ struct Combine {
 // One ISA's instantiation for one element arithmetic (f32 products, or bf16 pairs).
 struct ForwardKernels {
   int rows;                      // query rows of a register tile
-  int lanes;                     // f32 lanes of a vector
   int64_t (*scratch_floats)(int qk_dim, int head_dim_v);  // per worker, 64-byte aligned
   int64_t (*state_floats)(int head_dim_v);
   void (*run)(const ForwardParams&, const Task&, float* scratch);

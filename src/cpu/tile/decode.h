@@ -272,7 +272,7 @@ static int64_t StateFloats(int head_dim_v) { return RoundUp(head_dim_v, kPanelKe
 
 template <class M>
 constexpr ForwardKernels MakeKernels() {
-  return {kTileRows, kLanes, ScratchFloats<M>, StateFloats, RunTask<M>, RunCombine};
+  return {kTileRows, ScratchFloats<M>, StateFloats, RunTask<M>, RunCombine};
 }
 
 }  // namespace regard::cpu::REGARD_ISA
