@@ -181,7 +181,11 @@ void FillUnowned(const ForwardParams& f, const AttentionArgs& a) {
   }
 }
 
+std::span<PhaseTimes> profile;  // of ProfilePhases
+
 }  // namespace
+
+void ProfilePhases(std::span<PhaseTimes> workers) { profile = workers; }
 
 KernelPlan PlanForward(const CpuConfig& config, const Problem& p, int threads) {
   const Layout layout(config, p, threads);
@@ -234,9 +238,17 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const auto scratch = [&](int worker) {
     return reinterpret_cast<float*>(base + layout.scratch + static_cast<std::size_t>(worker) * scratch_bytes);
   };
+  // The parameters as one worker sees them: its own counters where a profile is taken.
+  const auto params = [&](int worker, ForwardParams& own) -> const ForwardParams& {
+    if (static_cast<std::size_t>(worker) >= profile.size()) return f;
+    own = f;
+    own.phase_ticks = profile[static_cast<std::size_t>(worker)].ticks;
+    return own;
+  };
   const auto run = [&](std::int64_t n, int worker) {
     const FpModeGuard task_mode;
-    config.kernels->run(f, schedule.tasks[static_cast<std::size_t>(n)], scratch(worker));
+    ForwardParams own;
+    config.kernels->run(params(worker, own), schedule.tasks[static_cast<std::size_t>(n)], scratch(worker));
   };
   const auto tasks = static_cast<std::int64_t>(schedule.tasks.size());
   if (tasks == 1) {
@@ -248,8 +260,10 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   ctx.executor.For(static_cast<std::int64_t>(schedule.combines.size()) * f.heads_q, [&](std::int64_t n, int worker) {
     const FpModeGuard task_mode;
     const Combine& c = schedule.combines[static_cast<std::size_t>(n / f.heads_q)];
+    ForwardParams own;
+    const ForwardParams& mine = params(worker, own);
     for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
-      config.kernels->combine(f, c, n % f.heads_q, i, scratch(worker));
+      config.kernels->combine(mine, c, n % f.heads_q, i, scratch(worker));
     }
   });
 }

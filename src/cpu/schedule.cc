@@ -25,12 +25,12 @@ void AddPrefill(const ForwardParams& p, std::int32_t b, std::int64_t task_rows, 
                 std::size_t& used) {
   const Seq& s = p.seqs[b];
   const std::int64_t rows = s.seq_q * p.group;
-  for (std::int64_t begin = 0; begin < rows; begin += task_rows) {
-    const std::int64_t end = std::min(begin + task_rows, rows);
-    const Range first = VisibleRange(p, s, begin / p.group), last = VisibleRange(p, s, (end - 1) / p.group);
-    const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
-    const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
-    for (std::int32_t h = 0; h < p.heads_kv; ++h) {
+  for (std::int32_t h = 0; h < p.heads_kv; ++h) {  // a head's K and V stay in the caches from task to task
+    for (std::int64_t begin = 0; begin < rows; begin += task_rows) {
+      const std::int64_t end = std::min(begin + task_rows, rows);
+      const Range first = VisibleRange(p, s, begin / p.group), last = VisibleRange(p, s, (end - 1) / p.group);
+      const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
+      const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
       tasks[used++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, cost};
     }
   }
