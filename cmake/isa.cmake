@@ -13,7 +13,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns of uninitialised variables inside its own AVX-512 header (GCC bug 105593).
   list(APPEND REGARD_ISA_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
-set(REGARD_ISA_FLAGS_avx512_bf16 ${REGARD_ISA_FLAGS_avx512} -mavx512bf16)
+set(REGARD_ISA_FLAGS_avx512_bf16 ${REGARD_ISA_FLAGS_avx512} -mavx512bf16 -mavx512vbmi)
 # So are the roof probes, in src/cpu/probe/probe_<name>.cc.
 foreach(isa IN LISTS REGARD_ISAS)
   foreach(source src/cpu/isa_${isa}.cc src/cpu/probe/probe_${isa}.cc)

@@ -89,7 +89,8 @@ std::vector<Isa> DetectIsas() {
                       Bit(extended.ebx, 17) && Bit(extended.ebx, 31);  // F, BW, DQ, VL
   if (!avx512) return isas;
   isas.push_back(Isa::kAvx512);
-  if (extended.eax >= 1 && Bit(Leaf(7, 1).eax, 5)) isas.push_back(Isa::kAvx512Bf16);
+  const bool bf16 = extended.eax >= 1 && Bit(Leaf(7, 1).eax, 5) && Bit(extended.ecx, 1);  // and VBMI
+  if (bf16) isas.push_back(Isa::kAvx512Bf16);
 #elif defined(__aarch64__)
   if ((getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0) isas.push_back(Isa::kNeon);
 #endif

@@ -19,7 +19,7 @@ struct DecodeScratch {
     qk_steps = qk_dim_steps;
     o_floats = RoundUp(head_dim_v, kPanelKeys);
     q = RoundUp(static_cast<int64_t>(kDecodeRows) * qk_steps + kLanes, 16);
-    panel = static_cast<int64_t>(RoundUp(qk_steps, kLanes) + kLanes) * kPanelKeys;
+    panel = Max(static_cast<int64_t>(RoundUp(qk_steps, kLanes) + kLanes) * kPanelKeys, 2 * KeyStage::kFloats);
     values = static_cast<int64_t>(kPanelKeys) / M::kPack * o_floats;
     scores = static_cast<int64_t>(kDecodeRows) * kScoreStride;
     clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
@@ -45,7 +45,9 @@ struct DecodeRun {
   Scaling scaling[kDecodeRows];  // by kv head
   int64_t lo, hi;                // keys that some row sees
   bool finish_scores;            // every block needs FinishScores
-  int64_t k_offsets[kBlockTokens], v_offsets[kBlockTokens];
+  Block block, next;             // at hand, and after it (of a task to come, where this one ends before)
+  BlockOffsets offsets[2];       // theirs, turn about
+  int turn;                      // which is `block`'s
   PhaseClock clock;
 
   DecodeRun(const ForwardParams& params, const Task& t)
@@ -74,6 +76,14 @@ static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
   run.lo = INT64_MAX;
   run.hi = 0;
   run.finish_scores = p.masks;
+  float query_scale = 1.0f;  // q as the score product wants it
+  int query_rows = kTileRows;
+  if (run.group_rows <= kDirectRows) {
+    WithElem(p.kv_type, [&](auto t) {
+      query_scale = KeyUnit<M, decltype(t)::value>::kQueryScale;
+      query_rows = kScoreRows<M, decltype(t)::value>;
+    });
+  }
   for (int64_t i = 0; i < run.s.seq_q; ++i) {
     const Range range = VisibleRange(p, run.s, i);
     if (range.begin < range.end) {
@@ -93,9 +103,9 @@ static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
   for (int n = 0; n < run.heads; ++n) {
     run.scaling[n] = ScalingOf(p, run.task.b, run.task.head_begin + n);
     if (run.scaling[n].transform) run.finish_scores = true;
-    for (int r = 0; r < run.group_rows; r += kTileRows) {
+    for (int r = 0; r < run.group_rows; r += query_rows) {
       PackQueries<M>(p, run.s, run.task.b, run.task.head_begin + n, r,
-                     static_cast<int>(Min(kTileRows, run.group_rows - r)), run.scaling[n].qv_factor,
+                     static_cast<int>(Min(query_rows, run.group_rows - r)), query_scale, query_scale * run.scaling[n].qv_factor,
                      run.q + static_cast<int64_t>(n * run.group_rows + r) * size.qk_steps);
     }
   }
@@ -110,35 +120,63 @@ static void EmptyState(DecodeRun<M>& run) {
   }
 }
 
-// Keys [k, k + kPanelKeys) of the block, as far as `last`, to be fetched over all heads.
+// The panel read after the one of keys [k, k + kPanelKeys): K of the block, then its V, then K of the next block. All
+// heads, to be fetched.
 template <class M>
-static LineStream Ahead(const DecodeRun<M>& run, const KvView& view, const int64_t* offsets, int k, int last, int dim) {
-  return StreamOf(view.data + run.task.head_begin * view.head_stride, offsets + k,
-                  static_cast<int>(Max(Min(last - k, kPanelKeys), 0)), run.heads, view.head_stride,
-                  dim * BytesOf(run.p.kv_type));
+static LineStream Ahead(const DecodeRun<M>& run, bool values, int k) {
+  const ForwardParams& p = run.p;
+  const Block* block = &run.block;
+  const BlockOffsets* offsets = &run.offsets[run.turn];
+  k += kPanelKeys;
+  if (k >= block->last) {
+    if (values) {
+      block = &run.next;
+      offsets = &run.offsets[run.turn ^ 1];
+    }
+    values = !values;
+    k = block->first;
+  }
+  const KvView& view = values ? p.v : p.k;
+  return StreamOf(view.data + run.task.head_begin * view.head_stride, (values ? offsets->v : offsets->k) + k,
+                  static_cast<int>(Max(Min(block->last - k, kPanelKeys), 0)), run.heads, view.head_stride,
+                  (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type));
+}
+
+// The rows of kv head `n` of the task from key k of the block on.
+template <class M>
+static PanelRows PanelOf(const DecodeRun<M>& run, int n, int k, int last) {
+  const ForwardParams& p = run.p;
+  const int64_t head = run.task.head_begin + n;
+  return {p.k.data + head * p.k.head_stride, p.v.data + head * p.v.head_stride, run.offsets[run.turn].k + k, run.offsets[run.turn].v + k,
+          static_cast<int>(Min(kPanelKeys, last - k)), p.head_dim, p.qv_dim};
 }
 
 // Raw scores of keys [first, last) of a block.
 template <class M, Elem T>
 static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
+  KeyStage stage{run.panel, 0, false, false};
   for (int k = first; k < last; k += kPanelKeys) {
-    const int keys = static_cast<int>(Min(kPanelKeys, last - k));
-    LineStream ahead = k + kPanelKeys < last ? Ahead(run, p.k, run.k_offsets, k + kPanelKeys, last, p.head_dim)
-                                             : Ahead(run, p.v, run.v_offsets, first, last, p.head_dim_v);
+    LineStream ahead = Ahead(run, false, k);
     for (int n = 0; n < run.heads; ++n) {
-      const int64_t head = run.task.head_begin + n;
       const int row = n * run.group_rows;
       const float* q = run.q + static_cast<int64_t>(row) * run.size.qk_steps;
       float* x = run.scores + static_cast<int64_t>(row) * kScoreStride + k;
+      const PanelRows rows = PanelOf(run, n, k, last);
       if (run.group_rows <= kDirectRows) {
-        const PanelRows rows{p.k.data + head * p.k.head_stride, p.v.data + head * p.v.head_stride, run.k_offsets + k,
-                             run.v_offsets + k, keys, p.head_dim, p.qv_dim};
-        WithRows<kDirectRows>(run.group_rows,
-                              [&](auto count) { ScoreDirect<M, T, decltype(count)::value>(rows, q, x, ahead); });
+        const bool last_head = n + 1 == run.heads;
+        const PanelRows following = last_head ? PanelOf(run, 0, k + kPanelKeys, last) : PanelOf(run, n + 1, k, last);
+        for (int r = 0; r < run.group_rows; r += kScoreRows<M, T>) {
+          const PanelRows* next = r + kScoreRows<M, T> < run.group_rows ? &rows : &following;
+          if (next->keys < kPanelKeys) next = nullptr;
+          WithRows<kScoreRows<M, T>>(static_cast<int>(Min(kScoreRows<M, T>, run.group_rows - r)), [&](auto count) {
+            ScoreDirect<M, T, decltype(count)::value>(rows, next, stage, q + static_cast<int64_t>(r) * run.size.qk_steps,
+                                                      x + r * kScoreStride, ahead);
+          });
+        }
         continue;
       }
-      PackPanel<M>(p, head, run.k_offsets + k, run.v_offsets + k, keys, ahead, run.panel);
+      PackPanel<M>(p, run.task.head_begin + n, rows.k_offsets, rows.v_offsets, rows.keys, ahead, run.panel);
       for (int r = 0; r < run.group_rows; r += kTileRows) {
         WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.group_rows - r)), [&](auto count) {
           ScoreTile<M, decltype(count)::value>(q + static_cast<int64_t>(r) * run.size.qk_steps, run.panel,
@@ -155,14 +193,14 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
   for (int k = first; k < last; k += kPanelKeys) {
     const int keys = static_cast<int>(Min(kPanelKeys, last - k));
-    LineStream ahead = Ahead(run, p.v, run.v_offsets, k + kPanelKeys, last, p.head_dim_v);
+    LineStream ahead = Ahead(run, true, k);
     for (int n = 0; n < run.heads; ++n) {
       const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
-      for (int r = 0; r < run.group_rows; r += kDirectRows) {
+      for (int r = 0; r < run.group_rows; r += kValueRows) {
         const int row = n * run.group_rows + r;
         const float* probs = run.scores + static_cast<int64_t>(row) * kScoreStride + k / M::kPack;
-        WithRows<kDirectRows>(static_cast<int>(Min(kDirectRows, run.group_rows - r)), [&](auto count) {
-          ValueDirect<M, T, decltype(count)::value>(base, run.v_offsets + k, keys, p.head_dim_v, probs,
+        WithRows<kValueRows>(static_cast<int>(Min(kValueRows, run.group_rows - r)), [&](auto count) {
+          ValueDirect<M, T, decltype(count)::value>(base, run.offsets[run.turn].v + k, keys, p.head_dim_v, probs,
                                                     run.o + row * run.ov, run.ov, run.values, ahead);
         });
       }
@@ -181,7 +219,7 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
     const int keys = static_cast<int>(Min(kPanelKeys, last - k));
     for (int n = 0; n < run.heads; ++n) {
       memset(run.values, 0, sizeof(float) * static_cast<size_t>(run.size.values));
-      PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.v_offsets + k, keys,
+      PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.offsets[run.turn].v + k, keys,
                     p.head_dim_v, panel_floats, none, run.values);
       for (int r = n * run.group_rows; r < (n + 1) * run.group_rows; ++r) {
         AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kScoreStride + k / M::kPack, run.values,
@@ -189,6 +227,14 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
       }
     }
   }
+}
+
+// The columns of o into their natural order, or back into ValueBlock's.
+template <class M>
+static void ReorderColumns(DecodeRun<M>& run, bool to_natural) {
+  WithElem(run.p.kv_type, [&](auto t) {
+    for (int r = 0; r < run.rows; ++r) ReorderColumns<M, decltype(t)::value>(run.o + r * run.ov, run.p.head_dim_v, to_natural);
+  });
 }
 
 // Raw scores to weights; m and l advance and o is brought to the new maxima.
@@ -214,10 +260,10 @@ static void SoftmaxRun(DecodeRun<M>& run, int64_t block, int first, int last) {
 }
 
 template <class M>
-static void RunBlock(DecodeRun<M>& run, int64_t block, int first, int last) {
+static void RunBlock(DecodeRun<M>& run) {
   const ForwardParams& p = run.p;
-  TokenOffsets(p, run.s, p.k, run.s.leftpad + block + first, last - first, run.k_offsets + first);
-  TokenOffsets(p, run.s, p.v, run.s.leftpad + block + first, last - first, run.v_offsets + first);
+  const int64_t block = run.block.start;
+  const int first = run.block.first, last = run.block.last;
   const size_t o_bytes = sizeof(float) * static_cast<size_t>(run.rows * run.ov);
   const size_t row_bytes = sizeof(float) * static_cast<size_t>(run.rows);
   memcpy(run.before.o, run.o, o_bytes);
@@ -239,7 +285,9 @@ static void RunBlock(DecodeRun<M>& run, int64_t block, int first, int last) {
   memcpy(run.l, run.before.l, row_bytes);
   WithElem(p.kv_type, [&](auto t) { ScoreBlock<M, decltype(t)::value>(run, first, last); });
   SoftmaxRun<M, true>(run, block, first, last);
+  ReorderColumns(run, true);
   VisibleValueBlock<M>(run, first, last);
+  ReorderColumns(run, false);
   run.clock.Lap(kTicksOther);
 }
 
@@ -249,14 +297,20 @@ static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) 
   PrepareDecode(run, scratch);
   run.clock.Lap(kTicksOther);
   if (task.begin == task.end) EmptyState(run);  // nobody sees a key
+  const int64_t first_block = task.begin * kSplitTokens + (run.lo > task.begin * kSplitTokens ? (run.lo - task.begin * kSplitTokens) / kBlockTokens * kBlockTokens : 0);
+  run.turn = 0;
+  run.next = BlockAt(p, run.s, run.lo, run.hi, first_block, run.offsets[0]);
+  run.turn = 1;
   for (int64_t split = task.begin; split < task.end; ++split) {
     EmptyState(run);
     const int64_t split_end = Min((split + 1) * kSplitTokens, run.hi);
-    for (int64_t block = split * kSplitTokens; block < split_end; block += kBlockTokens) {
-      const int first = static_cast<int>(Min(Max(run.lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
-      const int last = static_cast<int>(Min(split_end - block, kBlockTokens));
-      if (first < last) RunBlock(run, block, first, last);
+    while (run.next.first < run.next.last && run.next.start < split_end) {
+      run.block = run.next;
+      run.turn ^= 1;
+      run.next = BlockAt(p, run.s, run.lo, run.hi, run.block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
+      RunBlock(run);
     }
+    ReorderColumns(run, true);
     if (task.state < 0) break;
     for (int r = 0; r < run.rows; ++r) {
       const int64_t slot = task.state + ((split - task.begin) * p.heads_q + run.info[r].h) * run.s.seq_q + run.info[r].i;

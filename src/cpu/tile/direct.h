@@ -3,48 +3,122 @@
 // products.h, so the bits are too.
 #pragma once
 
+#include "src/cpu/simd/units.h"
 #include "src/cpu/tile/pack.h"
 #include "src/cpu/tile/products.h"
 
 namespace regard::cpu::REGARD_ISA {
 
-// Most rows that these products take: kLanes transposed vectors and this many accumulators share the registers.
+// Most rows of a group that the score product takes at once, and at all: with KeyUnit, 4 rows x 2 key vectors leave the
+// registers that a transpose under way needs.
+template <class M, Elem T>
+inline constexpr int kScoreRows = KeyUnit<M, T>::kSteps > 0 ? 4 : kTileRows < 8 ? kTileRows : 8;
 inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
+// Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
+inline constexpr int kValueRows = 4;
 
-// Continues the chains acc[r] of kLanes keys (n of them exist) over `dim` elements of rows at base + offsets[t].
-// q: [steps][R], advanced by the steps taken.
+// Where keys are transposed to, two turns of one unit (kUnitDwords x kPanelKeys dwords, 2 KiB with AVX-512): the chains
+// run over one while the other is filled, one slice of the transpose a step. Shuffles and products use different pipes,
+// but a core looks only some 160 results ahead: left apart, they would wait for one another (Zen 4, bf16: 8.8 cycles a
+// line apart, 5 interleaved).
+struct KeyStage {
+  static constexpr int kFloats = kUnitDwords * kPanelKeys;
+  float* buffer;     // 2 * kFloats
+  int turn;          // which holds the unit to come
+  bool ready, care;  // it does; KeyUnit's Check of it
+};
+
+// Steps [first, last) of the chains in whole units of rows that all exist. `next`: the rows whose first unit is
+// transposed during the last one.
 template <class M, Elem T, int R, class Stream>
-REGARD_INLINE void ScoreKeys(const char* base, const int64_t* offsets, int n, int dim, const float*& q, V (&acc)[R],
-                             Stream& stream) {
-  constexpr int kChunk = kLanes * M::kPack;
-  constexpr int kBytes = BytesOf(T);
-  for (int d = 0; d < dim; d += kChunk) {
-    V k[kLanes];
-    const char* at = base + d * kBytes;
-    const int left = dim - d;
-    if (left >= kChunk && n == kLanes) {
+REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int units, const char* next,
+                              const int64_t* next_offsets, KeyStage& stage, const float*& q, V (&acc)[R][2],
+                              Stream& stream) {
+  using Unit = KeyUnit<M, T>;
+  if (!stage.ready) {
+    V t[kUnitDwords];
+    auto seen = Unit::None();
+    REGARD_UNROLL
+    for (int i = 0; i < kUnitDwords; ++i) Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    stage.care = Unit::Check(seen);
+  }
+  for (int u = 0; u < units; ++u) {
+    const bool last = u + 1 == units;
+    const char* const from = last ? next : base + (u + 1) * kUnitDwords * 4;
+    const int64_t* const from_offsets = last ? next_offsets : offsets;
+    const float* k = stage.buffer + stage.turn * KeyStage::kFloats;
+    stage.turn ^= 1;
+    float* const to = stage.buffer + stage.turn * KeyStage::kFloats;
+    const bool care = stage.care;
+    const char* const ahead = Take<2 * kUnitDwords>(stream);
+    V t[kUnitDwords];
+    auto seen = Unit::None();
+    REGARD_UNROLL
+    for (int i = 0; i < kUnitDwords; ++i) {
+      PrefetchFar(ahead + 2 * i * 64);
+      PrefetchFar(ahead + (2 * i + 1) * 64);
+      V y[2][Unit::kSteps];
       REGARD_UNROLL
-      for (int t = 0; t < kLanes; ++t) k[t] = M::template LoadDwords<T>(at + offsets[t]);
-    } else {
-      for (int t = 0; t < kLanes; ++t) {
-        k[t] = t >= n ? Zero() : left >= kChunk ? M::template LoadDwords<T>(at + offsets[t])
-                                                : LoadDwordsPartial<M, T>(at + offsets[t], left);
-      }
-    }
-    Transpose(k);
-    if (left >= kChunk) {
+      for (int n = 0; n < 2; ++n) Unit::Expand(Load(k + (2 * i + n) * kLanes), care, y[n]);
+      Unit::Slice(i, from, from_offsets, t, seen, to);
       REGARD_UNROLL
-      for (int i = 0; i < kLanes; ++i, q += R) {
-        Next(stream);
+      for (int s = 0; s < Unit::kSteps; ++s, q += R) {
         REGARD_UNROLL
-        for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(q + r), k[i], acc[r]);
-      }
-    } else {
-      const int steps = Steps<M>(left);
-      for (int i = 0; i < steps; ++i, q += R) {
-        for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(q + r), k[i], acc[r]);
+        for (int r = 0; r < R; ++r) {
+          const V qv = SplatMem(q + r);
+          REGARD_UNROLL
+          for (int n = 0; n < 2; ++n) acc[r][n] = M::Mac(qv, y[n][s], acc[r][n]);
+        }
       }
     }
+    stage.care = Unit::Check(seen);
+  }
+}
+
+// ScoreKeys from element `d` on, in the general way: any number of keys and dims.
+template <class M, Elem T, int R, int N, class Stream>
+[[gnu::noinline]] static void ScoreRest(const char* base, const int64_t* offsets, int keys, int d, int dim,
+                                        const float* q, V (&chains)[R][N], Stream& stream) {
+  constexpr int kChunk = kLanes * M::kPack;
+  constexpr float kQueryScale = KeyUnit<M, T>::kQueryScale;
+  for (int n = 0; n < N; ++n, offsets += kLanes, keys -= kLanes) {
+    V acc[R];
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) acc[r] = chains[r][n];
+    const float* step = q;
+    for (int c = d; c < dim; c += kChunk) {
+      const int left = dim - c;
+      const char* at = base + c * BytesOf(T);
+      V k[kLanes];
+      if (left >= kChunk && keys >= kLanes) {
+        REGARD_UNROLL
+        for (int t = 0; t < kLanes; ++t) k[t] = M::template LoadDwords<T>(at + offsets[t]);
+      } else {
+        for (int t = 0; t < kLanes; ++t) {
+          k[t] = t >= keys ? Zero() : left >= kChunk ? M::template LoadDwords<T>(at + offsets[t])
+                                                     : LoadDwordsPartial<M, T>(at + offsets[t], left);
+        }
+      }
+      if constexpr (kQueryScale != 1.0f) {
+        for (int t = 0; t < kLanes; ++t) k[t] = Mul(k[t], Splat(1.0f / kQueryScale));
+      }
+      Transpose(k);
+      if (left >= kChunk) {
+        REGARD_UNROLL
+        for (int i = 0; i < kLanes; ++i, step += R) {
+          Next(stream);
+          REGARD_UNROLL
+          for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(step + r), k[i], acc[r]);
+        }
+      } else {
+        const int steps = Steps<M>(left);
+        for (int i = 0; i < steps; ++i, step += R) {
+          for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(step + r), k[i], acc[r]);
+        }
+      }
+    }
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) chains[r][n] = acc[r];
   }
 }
 
@@ -55,21 +129,97 @@ struct PanelRows {
   int keys, head_dim, qv_dim;
 };
 
-// ScoreTile without a packed panel: scores[r * kScoreStride + key] of R rows.
+// ScoreTile without a packed panel: scores[r * kScoreStride + key] of R rows. q as packed with KeyUnit's kQueryScale.
+// `next` are the rows of the call to come, for `stage`; null: none, or not all of them exist.
 template <class M, Elem T, int R, class Stream>
-static void ScoreDirect(const PanelRows& rows, const float* q, float* scores, Stream& stream) {
-  for (int first = 0; first < kPanelKeys; first += kLanes) {
-    V acc[R];
-    REGARD_UNROLL
-    for (int r = 0; r < R; ++r) acc[r] = Zero();
-    const int n = static_cast<int>(Max(Min(rows.keys - first, kLanes), 0));
-    const float* step = q;
-    for (int part = 0; part < (rows.qv_dim > 0 ? 2 : 1); ++part) {  // k, then v with qv
-      ScoreKeys<M, T, R>(part == 0 ? rows.k : rows.v, (part == 0 ? rows.k_offsets : rows.v_offsets) + first, n,
-                         part == 0 ? rows.head_dim : rows.qv_dim, step, acc, stream);
+static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& stage, const float* q, float* scores,
+                        Stream& stream) {
+  V acc[R][2];
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = Zero();
+  int d = 0;
+  if constexpr (KeyUnit<M, T>::kSteps > 0) {
+    const int units = rows.head_dim * BytesOf(T) / 4 / kUnitDwords;
+    if (rows.keys == kPanelKeys && units > 0) {
+      // Without a next one, the last unit transposes its own first again, for nobody.
+      ScoreUnits<M, T>(rows.k, rows.k_offsets, units, next ? next->k : rows.k, next ? next->k_offsets : rows.k_offsets,
+                       stage, q, acc, stream);
+      d = units * kUnitDwords * 4 / BytesOf(T);
+      stage.ready = next != nullptr;
     }
+  }
+  if (d < rows.head_dim || rows.qv_dim > 0) {
+    V rest[R][2];  // a copy, so that acc itself may stay in registers
     REGARD_UNROLL
-    for (int r = 0; r < R; ++r) Store(scores + r * kScoreStride + first, acc[r]);
+    for (int r = 0; r < R; ++r) {
+      REGARD_UNROLL
+      for (int n = 0; n < 2; ++n) rest[r][n] = acc[r][n];
+    }
+    ScoreRest<M, T>(rows.k, rows.k_offsets, rows.keys, d, rows.head_dim, q, rest, stream);
+    q += static_cast<int64_t>(Steps<M>(rows.head_dim - d)) * R;
+    ScoreRest<M, T>(rows.v, rows.v_offsets, rows.keys, 0, rows.qv_dim, q, rest, stream);  // with qv, v follows k
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      REGARD_UNROLL
+      for (int n = 0; n < 2; ++n) acc[r][n] = rest[r][n];
+    }
+  }
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int n = 0; n < 2; ++n) Store(scores + r * kScoreStride + n * kLanes, acc[r][n]);
+  }
+}
+
+// kColumns columns of the values of `keys` keys, in ValueUnit's order of columns.
+template <class M, Elem T, int R, class Stream>
+REGARD_INLINE void ValueColumns(const char* base, const int64_t* offsets, int keys, const float* probs, float* o,
+                                int64_t o_stride, Stream& stream) {
+  constexpr int kLines = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) / 64;  // a step
+  constexpr int kTurn = 4;                                                         // steps
+  V acc[R][4];
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int j = 0; j < 4; ++j) acc[r][j] = Load(o + r * o_stride + j * kLanes);
+  }
+  for (int t = 0; t < keys;) {
+    const char* const ahead = Take<kTurn * kLines>(stream);
+    REGARD_UNROLL
+    for (int i = 0; i < kTurn; ++i, t += M::kPack, ++probs) {
+      if (t >= keys) break;
+      V v[4];
+      ValueUnit<M, T>::Load4(base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
+      REGARD_UNROLL
+      for (int n = 0; n < kLines; ++n) PrefetchFar(ahead + (i * kLines + n) * 64);
+      REGARD_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const V p = SplatMem(probs + r * kScoreStride);
+        REGARD_UNROLL
+        for (int j = 0; j < 4; ++j) acc[r][j] = M::Mac(p, v[j], acc[r][j]);
+      }
+    }
+  }
+  REGARD_UNROLL
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int j = 0; j < 4; ++j) Store(o + r * o_stride + j * kLanes, M::Settle(acc[r][j]));
+  }
+}
+
+// Moves the columns of one row of o between ValueUnit's order, which ValueDirect leaves, and the natural one.
+template <class M, Elem T>
+static void ReorderColumns(float* o, int dim_v, bool to_natural) {
+  using Unit = ValueUnit<M, T>;
+  if constexpr (!Unit::kNatural) {
+    float from[Unit::kColumns];
+    for (int c = 0; c + Unit::kColumns <= dim_v; c += Unit::kColumns) {
+      memcpy(from, o + c, sizeof from);
+      for (int i = 0; i < Unit::kColumns / 4; ++i) {
+        const int natural = 4 * Unit::Group(i / (kLanes / 4), i % (kLanes / 4));
+        memcpy(o + c + (to_natural ? natural : 4 * i), from + (to_natural ? 4 * i : natural), 16);
+      }
+    }
   }
 }
 
@@ -109,12 +259,19 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
   }
 }
 
-// AccumulateValues without packed panels; columns that fill no whole panel go through `tail` (kPanelKeys * kPanelKeys
+// AccumulateValues without packed panels; whole units of columns come to lie in ValueUnit's order. Columns that fill no
+// whole panel go through `tail` (kPanelKeys * kPanelKeys
 // floats). Values must be finite, or the caller finds out from o and starts again.
 template <class M, Elem T, int R, class Stream>
 static void ValueDirect(const char* base, const int64_t* offsets, int keys, int dim_v, const float* probs, float* o,
                         int64_t o_stride, float* tail, Stream& stream) {
   int c = 0;
+  if constexpr (ValueUnit<M, T>::kColumns > 0) {
+    constexpr int kColumns = ValueUnit<M, T>::kColumns;
+    for (; c + kColumns <= dim_v; c += kColumns, base += kColumns * BytesOf(T)) {
+      ValueColumns<M, T, R>(base, offsets, keys, probs, o + c, o_stride, stream);
+    }
+  }
   for (; c + 2 * kLanes <= dim_v; c += 2 * kLanes, base += 2 * kLanes * BytesOf(T)) {
     ValuePanel<M, T, R>(base, offsets, keys, probs, o + c, o_stride, stream);
   }

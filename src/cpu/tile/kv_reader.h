@@ -23,6 +23,29 @@ static void TokenOffsets(const ForwardParams& p, const Seq& s, const KvView& vie
   }
 }
 
+// The keys of a block that some row sees: [first, last) of it, first rounded down to a panel. first == last: none.
+struct Block {
+  int64_t start;            // j' of the block
+  int first, last;
+  bool ends_split;
+};
+struct BlockOffsets {
+  int64_t k[kBlockTokens], v[kBlockTokens];
+};
+
+// The block from key `start` on where keys [lo, hi) are seen, and where its keys lie.
+static Block BlockAt(const ForwardParams& p, const Seq& s, int64_t lo, int64_t hi, int64_t start, BlockOffsets& offsets) {
+  Block block{start, 0, 0, (start + kBlockTokens) % kSplitTokens == 0};
+  if (start >= hi) return block;
+  block.first = static_cast<int>(Max(lo - start, 0)) / kPanelKeys * kPanelKeys;
+  block.last = static_cast<int>(Min(hi - start, kBlockTokens));
+  const int64_t j = s.leftpad + start + block.first;
+  const int n = block.last - block.first;
+  TokenOffsets(p, s, p.k, j, n, offsets.k + block.first);
+  TokenOffsets(p, s, p.v, j, n, offsets.v + block.first);
+  return block;
+}
+
 // What decode reads next, fetched into L2 line by line in address order: whole token rows over all heads of a task
 // where they lie side by side, which the hardware's own prefetcher follows too. The product loops call Next() at every
 // step: a burst of prefetches would fill the core's miss buffers and stall it (Zen 4, bf16, 32k tokens, 1 thread: bursts
@@ -63,7 +86,31 @@ REGARD_INLINE void Next(LineStream& s) {
   s.at += 64;
 }
 
+// The next kLines lines, for the caller to fetch one by one as it goes along: address of the first. Where they do not lie
+// together, fetches them here and returns an address that costs nothing to fetch.
+[[gnu::noinline]] static const char* TakeSingly(LineStream& s, int lines) {
+  if (s.at >= s.end && s.rows > 0) NextPiece(s);
+  if (s.end - s.at >= lines * 64) {
+    const char* at = s.at;
+    s.at += lines * 64;
+    return at;
+  }
+  for (int i = 0; i < lines; ++i) Next(s);
+  return reinterpret_cast<const char*>(&s);
+}
+template <int kLines>
+REGARD_INLINE const char* Take(LineStream& s) {
+  if (s.end - s.at < kLines * 64) [[unlikely]] return TakeSingly(s, kLines);
+  const char* at = s.at;
+  s.at += kLines * 64;
+  return at;
+}
+
 struct NoStream {};
 REGARD_INLINE void Next(NoStream&) {}
+template <int>
+REGARD_INLINE const char* Take(NoStream& s) {
+  return reinterpret_cast<const char*>(&s);
+}
 
 }  // namespace regard::cpu::REGARD_ISA

@@ -102,7 +102,7 @@ static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, 
 }
 
 // Query rows at from[0 .. rows), `dim` elements each, into a tile: dst[step * rows + r]; f32 values times `factor`, where it
-// is not 1 (fp8 qv only: the ratio of the two descales). Overruns the tile by less than kLanes floats, so tiles are packed
+// is not 1 (fp8 qv: the ratio of the two descales; KeyUnit's kQueryScale). Overruns the tile by less than kLanes floats, so tiles are packed
 // in ascending order.
 template <class M, Elem T>
 static void PackQueriesAs(const char* const* from, int rows, int dim, float factor, float* dst) {

@@ -40,7 +40,7 @@ static int QkSteps(const ForwardParams& p) {
 // One query tile: rows [row, row + rows) of (sequence, kv head), numbered position * group + head in group.
 template <class M>
 static void PackQueries(const ForwardParams& p, const Seq& s, int64_t b, int64_t head_kv, int64_t row, int rows,
-                        float qv_factor, float* dst) {
+                        float q_factor, float qv_factor, float* dst) {
   const char *q[kTileRows], *qv[kTileRows];
   int64_t i = row / p.group, g = row % p.group;
   for (int r = 0; r < rows; ++r) {
@@ -49,7 +49,7 @@ static void PackQueries(const ForwardParams& p, const Seq& s, int64_t b, int64_t
     if (p.qv_dim > 0) qv[r] = p.qv + batch * p.qv_stride_b + at * p.qv_stride_s + h * p.qv_stride_h;
     if (++g == p.group) g = 0, ++i;
   }
-  PackQueryRows<M>(p.q_type, q, rows, p.head_dim, 1.0f, dst);
+  PackQueryRows<M>(p.q_type, q, rows, p.head_dim, q_factor, dst);
   if (p.qv_dim > 0) {
     PackQueryRows<M>(p.q_type, qv, rows, p.qv_dim, qv_factor, dst + static_cast<int64_t>(Steps<M>(p.head_dim)) * rows);
   }
@@ -65,17 +65,6 @@ static void PackPanel(const ForwardParams& p, int64_t head_kv, const int64_t* k_
                 dst + Steps<M>(p.head_dim) * kPanelKeys);
   }
 }
-
-// The keys of a block that are packed: [first, last) of it, panels keeping their place.
-struct Block {
-  int64_t start;            // j' of the block
-  int first, last;
-  bool ends_split;
-  bool finite;              // no NaN or infinity among its values; known once packed
-};
-struct BlockOffsets {
-  int64_t k[kBlockTokens], v[kBlockTokens];
-};
 
 // A prefill task at work.
 template <class M>
@@ -107,6 +96,7 @@ struct PrefillRun {
   bool plain;               // scores need no FinishScores inside [all_lo, all_hi)
   BlockOffsets offsets[2];  // of the block at hand and the next, turn about
   int turn;                 // which is at hand
+  bool finite;              // no NaN or infinity among the values of the block at hand
   struct {
     int key, end;           // of the next block, still to be fetched
     int from_tile, keys_a_turn;
@@ -172,7 +162,7 @@ static void StartTile(PrefillRun<M>& run, int n) {
   const ForwardParams& p = run.p;
   const int t = n * kTileRows;
   run.tiles[n].started = true;
-  PackQueries<M>(p, run.s, run.task.b, run.head_kv, run.task.begin + t, R, run.scaling.qv_factor,
+  PackQueries<M>(p, run.s, run.task.b, run.head_kv, run.task.begin + t, R, 1.0f, run.scaling.qv_factor,
                  run.q + static_cast<int64_t>(t) * run.size.qk_steps);
   const int64_t batch = p.varlen ? 0 : run.task.b, first = p.varlen ? run.s.q_row : 0;
   for (int r = t + kTileRows; r < Min(t + 2 * kTileRows, run.rows); ++r) {
@@ -203,20 +193,6 @@ static void EndTile(PrefillRun<M>& run, int n, bool last) {
   }
 }
 
-// The block of keys from `start` on, and where its keys lie; first == last past the end.
-template <class M>
-static Block BlockAt(const PrefillRun<M>& run, int64_t start, BlockOffsets& offsets) {
-  Block block{start, 0, 0, (start + kBlockTokens) % kSplitTokens == 0, true};
-  if (start >= run.hi) return block;
-  block.first = static_cast<int>(Max(run.lo - start, 0)) / kPanelKeys * kPanelKeys;
-  block.last = static_cast<int>(Min(run.hi - start, kBlockTokens));
-  const int64_t j = run.s.leftpad + start + block.first;
-  const int n = block.last - block.first;
-  TokenOffsets(run.p, run.s, run.p.k, j, n, offsets.k + block.first);
-  TokenOffsets(run.p, run.s, run.p.v, j, n, offsets.v + block.first);
-  return block;
-}
-
 // The lines of keys [begin, last) of a block, to be fetched one by one.
 template <class M>
 static LineStream LinesOf(const PrefillRun<M>& run, const KvView& view, const int64_t* offsets, int begin, int last,
@@ -226,7 +202,7 @@ static LineStream LinesOf(const PrefillRun<M>& run, const KvView& view, const in
 }
 
 template <class M>
-static void PackBlock(PrefillRun<M>& run, Block& block, const BlockOffsets& offsets) {
+static void PackBlock(PrefillRun<M>& run, const Block& block, const BlockOffsets& offsets) {
   const ForwardParams& p = run.p;
   const int first = block.first, last = block.last;
   // Packing reads one panel behind what it fetches.
@@ -239,7 +215,7 @@ static void PackBlock(PrefillRun<M>& run, Block& block, const BlockOffsets& offs
   const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
   const V finite = PackValues<M>(p.kv_type, p.v.data + run.head_kv * p.v.head_stride, offsets.v + first, last - first,
                                  p.head_dim_v, panel_floats, v_ahead, run.values + first / M::kPack * kPanelKeys);
-  block.finite = ReduceAdd(finite) == 0.0f;
+  run.finite = ReduceAdd(finite) == 0.0f;
   // Rows past the last key, up to the panel's end, meet weights of 0.
   for (int c = 0; c < run.size.o_floats / kPanelKeys; ++c) {
     const int end = RoundUp(last, kPanelKeys) / M::kPack, at = (last + M::kPack - 1) / M::kPack;
@@ -308,7 +284,7 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
   }
   tile.in_split = tile.has_before;
   alignas(64) float alpha[kMaxTileRows];
-  const bool rescale = block.finite
+  const bool rescale = run.finite
                            ? SoftmaxRows<M, false>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
                                                    state.l + t, alpha)
                            : SoftmaxRows<M, true>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
@@ -320,7 +296,7 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
   const float* v = run.values + begin / M::kPack * kPanelKeys;
   const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
   const int steps = (end - begin) / M::kPack;
-  if (block.finite) {
+  if (run.finite) {
     AccumulateValues<M, R>(probs, v, panel_floats, steps, p.head_dim_v, start, alpha, o, run.ov, none);
   } else {
     for (int r = 0; r < R; ++r) {
@@ -339,12 +315,12 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
   PrefillRun<M> run(p, task);
   PreparePrefill(run, scratch);
   run.turn = 0;
-  Block next = BlockAt(run, run.lo < run.hi ? run.lo / kBlockTokens * kBlockTokens : run.hi, run.offsets[0]);
+  Block next = BlockAt(p, run.s, run.lo, run.hi, run.lo < run.hi ? run.lo / kBlockTokens * kBlockTokens : run.hi, run.offsets[0]);
   for (; next.first < next.last; run.turn ^= 1) {
-    Block block = next;
+    const Block block = next;
     run.clock.Lap(kTicksOther);
     PackBlock(run, block, run.offsets[run.turn]);
-    next = BlockAt(run, block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
+    next = BlockAt(p, run.s, run.lo, run.hi, block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
     StartFetch(run, block, next);
     for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {
       WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),

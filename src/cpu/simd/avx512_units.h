@@ -1,0 +1,217 @@
+// What decode reads straight from a cache, in AVX-512: K transposed in registers, V in pairs of keys. A dword of a row holds 1 f32, 2 f16, 2 bf16 or 4 fp8; keys are transposed as dwords, whatever is in them, and
+// taken apart afterwards, so that narrow types cost fewer shuffles an element.
+#pragma once
+
+#include "src/cpu/simd/units.h"
+
+namespace regard::cpu::REGARD_ISA {
+
+// KeyUnit<M, T>: how rows of dwords become operands of the chains.
+//   kSteps               chain steps a dword; 0: this type takes the general way
+//   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
+//   Slice(i, ...)        the i-th of 16 parts of the transpose of kPanelKeys rows of 16 dwords at base + offsets[k]:
+//                        to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
+//                        several heads often lie 2 or 4 KiB apart, in few sets of L1.
+//   None, Note, Check    what is remembered of the dwords that Slice saw, and whether they need care
+//   Expand(x, care, y)   y[s]: operand of step s, of 16 keys' dwords x
+struct Transposer {
+  template <class Unit, class Flags>
+  REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    const int n = i / 8, part = i % 8;
+    if (part < 4) {  // 4 rows, transposed in each 128-bit lane: t[4 * part + c] lane l = dword 4 * l + c of them
+      V x[4];
+      REGARD_UNROLL
+      for (int r = 0; r < 4; ++r) {
+        x[r] = Load(reinterpret_cast<const float*>(base + offsets[16 * n + 4 * part + r]));
+        seen = Unit::Note(seen, x[r]);
+      }
+      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1])), b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+      const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1])), d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+      t[4 * part] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      t[4 * part + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+      t[4 * part + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+      t[4 * part + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+    } else {  // lanes of the four: dwords c, 4 + c, 8 + c, 12 + c
+      const int c = part - 4;
+      const V a = _mm512_shuffle_f32x4(t[c], t[4 + c], 0x88), b = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x88);
+      const V e = _mm512_shuffle_f32x4(t[c], t[4 + c], 0xdd), f = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0xdd);
+      float* const at = to + c * kPanelKeys + n * kLanes;
+      Store(at, _mm512_shuffle_f32x4(a, b, 0x88));
+      Store(at + 4 * kPanelKeys, _mm512_shuffle_f32x4(e, f, 0x88));
+      Store(at + 8 * kPanelKeys, _mm512_shuffle_f32x4(a, b, 0xdd));
+      Store(at + 12 * kPanelKeys, _mm512_shuffle_f32x4(e, f, 0xdd));
+    }
+  }
+};
+
+// Nothing to remember.
+template <int kChainSteps>
+struct CarelessUnit : Transposer {
+  static constexpr int kSteps = kChainSteps;
+  static constexpr float kQueryScale = 1.0f;
+  struct Flags {};
+  REGARD_INLINE Flags None() { return {}; }
+  REGARD_INLINE Flags Note(Flags, V) { return {}; }
+  REGARD_INLINE bool Check(Flags) { return false; }
+  REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    SliceAs<CarelessUnit>(i, base, offsets, t, seen, to);
+  }
+};
+struct PlainUnit : CarelessUnit<1> {
+  REGARD_INLINE void Expand(V x, bool, V (&y)[1]) { y[0] = x; }
+};
+
+template <>
+struct KeyUnit<MathF32, Elem::kF32> : PlainUnit {};
+
+// f16 under f32's fields: sign and the other 15 bits 3 places lower, which is k * 2^-112, subnormals included. Infinity and
+// NaN (exponent 31: adding 1 to it changes the sign bit) are converted the long way.
+template <>
+struct KeyUnit<MathF32, Elem::kF16> : Transposer {
+  static constexpr int kSteps = 2;
+  static constexpr float kQueryScale = 0x1p112f;
+  using Flags = __m512i;
+  REGARD_INLINE Flags None() { return _mm512_setzero_si512(); }
+  REGARD_INLINE Flags Note(Flags seen, V x) {
+    const __m512i bits = _mm512_castps_si512(x);
+    return _mm512_ternarylogic_epi32(seen, bits, _mm512_add_epi16(bits, _mm512_set1_epi16(0x0400)), 0xf6);  // a | (b ^ c)
+  }
+  REGARD_INLINE bool Check(Flags seen) { return _mm512_movepi16_mask(seen) != 0; }
+  REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    SliceAs<KeyUnit>(i, base, offsets, t, seen, to);
+  }
+  [[gnu::noinline]] static V Convert(__m256i halves) { return Mul(_mm512_cvtph_ps(halves), Splat(0x1p-112f)); }
+  REGARD_INLINE void Expand(V x, bool care, V (&y)[2]) {
+    const __m512i bits = _mm512_castps_si512(x), keep = _mm512_set1_epi32(static_cast<int>(0x8fffe000u));
+    if (care) [[unlikely]] {
+      y[0] = Convert(_mm512_cvtepi32_epi16(bits));
+      y[1] = Convert(_mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+      return;
+    }
+    y[0] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_srai_epi32(_mm512_slli_epi32(bits, 16), 3), keep));
+    y[1] = _mm512_castsi512_ps(_mm512_and_si512(_mm512_srai_epi32(bits, 3), keep));
+  }
+};
+
+// ValueUnit<M, T>: kColumns columns of kPack keys as 4 vectors. Group(j, l): which 4 columns lie in lane l of vector j.
+template <>
+struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
+  static constexpr int kColumns = 64;
+  REGARD_INLINE void Load4(const char* a, const char*, V (&v)[4]) {
+    REGARD_UNROLL
+    for (int j = 0; j < 4; ++j) v[j] = Load(reinterpret_cast<const float*>(a) + j * kLanes);
+  }
+};
+template <>
+struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
+  static constexpr int kColumns = 64;
+  REGARD_INLINE void Load4(const char* a, const char*, V (&v)[4]) {
+    REGARD_UNROLL
+    for (int j = 0; j < 4; ++j) v[j] = LoadF16(a + j * 2 * kLanes);
+  }
+};
+
+#ifdef REGARD_HAS_BF16_PAIRS
+template <>
+struct KeyUnit<MathPairs, Elem::kBF16> : PlainUnit {};
+
+template <>
+struct ValueUnit<MathPairs, Elem::kBF16> {
+  static constexpr int kColumns = 64;
+  static constexpr bool kNatural = false;
+  static constexpr int Group(int j, int l) { return j / 2 * 8 + 2 * l + j % 2; }
+  REGARD_INLINE void Load4(const char* a, const char* b, V (&v)[4]) {
+    REGARD_UNROLL
+    for (int j = 0; j < 4; j += 2) {
+      const __m512i x = _mm512_loadu_si512(a + j * 2 * kLanes);
+      const __m512i y = b ? _mm512_loadu_si512(b + j * 2 * kLanes) : _mm512_setzero_si512();
+      v[j] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
+      v[j + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
+    }
+  }
+};
+
+// fp8 to bf16 by its two bytes, looked up in tables of the 128 magnitudes; the sign is put back by hand.
+struct Fp8Tables {
+  alignas(64) uint8_t low[128], high[128];
+  constexpr Fp8Tables(int mantissa_bits, int bias, bool infinity) : low(), high() {
+    const int mantissas = 1 << mantissa_bits;
+    for (int m = 0; m < 128; ++m) {
+      int exponent = m >> mantissa_bits, mantissa = m & (mantissas - 1);
+      int bits;
+      if (infinity ? exponent == 31 : m == 127) {
+        bits = infinity && mantissa == 0 ? 0x7f80 : 0x7fc0;
+      } else if (m == 0) {
+        bits = 0;
+      } else {
+        if (exponent == 0) {  // subnormal: normal in bf16
+          for (exponent = 1; mantissa < mantissas; --exponent) mantissa *= 2;
+          mantissa -= mantissas;
+        }
+        bits = (exponent - bias + 127) << 7 | mantissa << (7 - mantissa_bits);
+      }
+      low[m] = static_cast<uint8_t>(bits & 0xff);
+      high[m] = static_cast<uint8_t>(bits >> 8);
+    }
+  }
+};
+static constexpr Fp8Tables kE4M3Tables(3, 7, false), kE5M2Tables(2, 15, true);
+
+template <Elem T>
+REGARD_INLINE void LookUpFp8(__m512i x, __m512i* low, __m512i* high) {
+  constexpr const Fp8Tables& tables = T == Elem::kF8E4M3 ? kE4M3Tables : kE5M2Tables;
+  *low = _mm512_permutex2var_epi8(_mm512_load_si512(tables.low), x, _mm512_load_si512(tables.low + 64));
+  *high = _mm512_permutex2var_epi8(_mm512_load_si512(tables.high), x, _mm512_load_si512(tables.high + 64));
+  *high = _mm512_ternarylogic_epi32(*high, x, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
+}
+
+// Which bytes of (low, high) make the bf16 pair of dims 2s and 2s + 1 of a dword.
+struct PairIndex {
+  alignas(64) uint8_t of[2][64];
+  constexpr PairIndex() : of() {
+    for (int s = 0; s < 2; ++s) {
+      for (int i = 0; i < 64; ++i) of[s][i] = static_cast<uint8_t>(i / 4 * 4 + 2 * s + i % 4 / 2 + (i % 2 ? 64 : 0));
+    }
+  }
+};
+static constexpr PairIndex kPairIndex;
+
+template <Elem T>
+struct Fp8KeyUnit : CarelessUnit<2> {
+  REGARD_INLINE void Expand(V x, bool, V (&y)[2]) {
+    __m512i low, high;
+    LookUpFp8<T>(_mm512_castps_si512(x), &low, &high);
+    REGARD_UNROLL
+    for (int s = 0; s < 2; ++s) {
+      y[s] = _mm512_castsi512_ps(_mm512_permutex2var_epi8(low, _mm512_load_si512(kPairIndex.of[s]), high));
+    }
+  }
+};
+template <>
+struct KeyUnit<MathPairs, Elem::kF8E4M3> : Fp8KeyUnit<Elem::kF8E4M3> {};
+template <>
+struct KeyUnit<MathPairs, Elem::kF8E5M2> : Fp8KeyUnit<Elem::kF8E5M2> {};
+
+template <Elem T>
+struct Fp8ValueUnit {
+  static constexpr int kColumns = 64;
+  static constexpr bool kNatural = false;
+  static constexpr int Group(int j, int l) { return 4 * l + j; }
+  REGARD_INLINE void Load4(const char* a, const char* b, V (&v)[4]) {
+    const __m512i x = _mm512_loadu_si512(a), y = b ? _mm512_loadu_si512(b) : _mm512_setzero_si512();
+    REGARD_UNROLL
+    for (int j = 0; j < 4; j += 2) {
+      __m512i low, high;
+      LookUpFp8<T>(j == 0 ? _mm512_unpacklo_epi8(x, y) : _mm512_unpackhi_epi8(x, y), &low, &high);
+      v[j] = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));
+      v[j + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));
+    }
+  }
+};
+template <>
+struct ValueUnit<MathPairs, Elem::kF8E4M3> : Fp8ValueUnit<Elem::kF8E4M3> {};
+template <>
+struct ValueUnit<MathPairs, Elem::kF8E5M2> : Fp8ValueUnit<Elem::kF8E5M2> {};
+#endif
+
+}  // namespace regard::cpu::REGARD_ISA

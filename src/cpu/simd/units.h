@@ -1,0 +1,30 @@
+// Decode's own vocabulary, for instruction sets that have it (simd/avx512_units.h); all others take the general way of
+// tile/direct.h, which needs nothing but the vector contract.
+#pragma once
+
+#include "src/cpu/tile/math.h"
+
+namespace regard::cpu::REGARD_ISA {
+
+inline constexpr int kUnitDwords = kLanes;
+
+template <class M, Elem T>
+struct KeyUnit {
+  static constexpr int kSteps = 0;
+  static constexpr float kQueryScale = 1.0f;
+};
+template <class M, Elem T>
+struct ValueUnit {
+  static constexpr int kColumns = 0;
+  static constexpr bool kNatural = true;
+};
+
+struct NaturalColumns {
+  static constexpr bool kNatural = true;
+};
+
+}  // namespace regard::cpu::REGARD_ISA
+
+#ifdef REGARD_HAS_UNITS
+#include "src/cpu/simd/avx512_units.h"
+#endif
