@@ -123,7 +123,7 @@ static void EmptyState(DecodeRun<M>& run) {
 // The panel read after the one of keys [k, k + kPanelKeys): K of the block, then its V, then K of the next block. All
 // heads, to be fetched.
 template <class M>
-static LineStream Ahead(const DecodeRun<M>& run, bool values, int k) {
+static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
   const ForwardParams& p = run.p;
   const Block* block = &run.block;
   const BlockOffsets* offsets = &run.offsets[run.turn];
@@ -137,9 +137,9 @@ static LineStream Ahead(const DecodeRun<M>& run, bool values, int k) {
     k = block->first;
   }
   const KvView& view = values ? p.v : p.k;
-  return StreamOf(view.data + run.task.head_begin * view.head_stride, (values ? offsets->v : offsets->k) + k,
-                  static_cast<int>(Max(Min(block->last - k, kPanelKeys), 0)), run.heads, view.head_stride,
-                  (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type));
+  return PanelStreamOf(StreamOf(view.data + run.task.head_begin * view.head_stride, (values ? offsets->v : offsets->k) + k,
+                                static_cast<int>(Max(Min(block->last - k, kPanelKeys), 0)), run.heads, view.head_stride,
+                                (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)));
 }
 
 // The rows of kv head `n` of the task from key k of the block on.
@@ -157,7 +157,7 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
   KeyStage stage{run.panel, 0, false, false};
   for (int k = first; k < last; k += kPanelKeys) {
-    LineStream ahead = Ahead(run, false, k);
+    PanelStream ahead = Ahead(run, false, k);
     for (int n = 0; n < run.heads; ++n) {
       const int row = n * run.group_rows;
       const float* q = run.q + static_cast<int64_t>(row) * run.size.qk_steps;
@@ -193,7 +193,7 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
   for (int k = first; k < last; k += kPanelKeys) {
     const int keys = static_cast<int>(Min(kPanelKeys, last - k));
-    LineStream ahead = Ahead(run, true, k);
+    PanelStream ahead = Ahead(run, true, k);
     for (int n = 0; n < run.heads; ++n) {
       const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
       for (int r = 0; r < run.group_rows; r += kValueRows) {

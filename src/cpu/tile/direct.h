@@ -50,13 +50,13 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
     stage.turn ^= 1;
     float* const to = stage.buffer + stage.turn * KeyStage::kFloats;
     const bool care = stage.care;
-    const char* const ahead = Take<2 * kUnitDwords>(stream);
+    const Lines ahead = Take(stream);
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
     for (int i = 0; i < kUnitDwords; ++i) {
-      PrefetchFar(ahead + 2 * i * 64);
-      PrefetchFar(ahead + (2 * i + 1) * 64);
+      Fetch(ahead, 2 * i);
+      Fetch(ahead, 2 * i + 1);
       V y[2][Unit::kSteps];
       REGARD_UNROLL
       for (int n = 0; n < 2; ++n) Unit::Expand(Load(k + (2 * i + n) * kLanes), care, y[n]);
@@ -176,7 +176,7 @@ template <class M, Elem T, int R, class Stream>
 REGARD_INLINE void ValueColumns(const char* base, const int64_t* offsets, int keys, const float* probs, float* o,
                                 int64_t o_stride, Stream& stream) {
   constexpr int kLines = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) / 64;  // a step
-  constexpr int kTurn = 4;                                                         // steps
+  constexpr int kTurn = kTurnLines / kLines;                                       // steps
   V acc[R][4];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -184,14 +184,14 @@ REGARD_INLINE void ValueColumns(const char* base, const int64_t* offsets, int ke
     for (int j = 0; j < 4; ++j) acc[r][j] = Load(o + r * o_stride + j * kLanes);
   }
   for (int t = 0; t < keys;) {
-    const char* const ahead = Take<kTurn * kLines>(stream);
+    const Lines ahead = Take(stream);
     REGARD_UNROLL
     for (int i = 0; i < kTurn; ++i, t += M::kPack, ++probs) {
       if (t >= keys) break;
       V v[4];
       ValueUnit<M, T>::Load4(base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
       REGARD_UNROLL
-      for (int n = 0; n < kLines; ++n) PrefetchFar(ahead + (i * kLines + n) * 64);
+      for (int n = 0; n < kLines; ++n) Fetch(ahead, i * kLines + n);
       REGARD_UNROLL
       for (int r = 0; r < R; ++r) {
         const V p = SplatMem(probs + r * kScoreStride);

@@ -86,31 +86,73 @@ REGARD_INLINE void Next(LineStream& s) {
   s.at += 64;
 }
 
-// The next kLines lines, for the caller to fetch one by one as it goes along: address of the first. Where they do not lie
-// together, fetches them here and returns an address that costs nothing to fetch.
-[[gnu::noinline]] static const char* TakeSingly(LineStream& s, int lines) {
-  if (s.at >= s.end && s.rows > 0) NextPiece(s);
-  if (s.end - s.at >= lines * 64) {
-    const char* at = s.at;
-    s.at += lines * 64;
-    return at;
-  }
-  for (int i = 0; i < lines; ++i) Next(s);
-  return reinterpret_cast<const char*>(&s);
+// kTurnLines lines to fetch: line i is at base + offsets[kRunTokens * (i % kRuns)] + i / kRuns * 64.
+inline constexpr int kRuns = 8, kRunTokens = 4, kTurnLines = 32;
+struct Lines {
+  const char* base;
+  const int64_t* offsets;
+};
+REGARD_INLINE void Fetch(const Lines& lines, int i) {
+  PrefetchFar(lines.base + lines.offsets[kRunTokens * (i % kRuns)] + i / kRuns * 64);
 }
-template <int kLines>
-REGARD_INLINE const char* Take(LineStream& s) {
-  if (s.end - s.at < kLines * 64) [[unlikely]] return TakeSingly(s, kLines);
-  const char* at = s.at;
-  s.at += kLines * 64;
-  return at;
+
+// A panel of kPanelKeys tokens to fetch, as kRuns runs of kRunTokens tokens side by side, a line of each in turn: memory
+// then answers more lines at once than along one run (Zen 4, one thread, bf16, 2 KiB rows: 21 GB/s one run after
+// another, 30 side by side). Other panels, and odd rows, go line after line.
+struct PanelStream {
+  LineStream single;
+  const char* data;        // of the column to come, at token offset 0; null: by `single`
+  const int64_t* offsets;  // of the token of each run to come
+  const char* data_end;    // of the piece (all heads, or one)
+  int tokens;              // of each run, left in this piece
+  Lines turn;              // of Next
+  int left;
+};
+static constexpr int64_t kNoOffsets[kPanelKeys + kRunTokens] = {};
+
+static PanelStream PanelStreamOf(const LineStream& s) {
+  PanelStream r{s, nullptr, nullptr, nullptr, 0, {}, 0};
+  if (s.rows != kPanelKeys || kPanelKeys != kRuns * kRunTokens || s.piece_bytes % (kTurnLines / kRuns * 64) != 0) return r;
+  r.data = s.data;
+  r.data_end = s.data + s.piece_bytes;
+  r.offsets = s.offsets;
+  r.tokens = kRunTokens;
+  return r;
+}
+
+[[gnu::noinline]] static Lines TakeSingly(PanelStream& s) {
+  if (s.data == nullptr) {
+    for (int i = 0; i < kTurnLines; ++i) Next(s.single);
+  }
+  return {reinterpret_cast<const char*>(&s), kNoOffsets};  // costs nothing to fetch
+}
+// The next lines, for the caller to fetch one by one as it goes along.
+REGARD_INLINE Lines Take(PanelStream& s) {
+  if (s.tokens == 0) return TakeSingly(s);
+  const Lines lines{s.data, s.offsets};
+  s.data += kTurnLines / kRuns * 64;
+  if (s.data == s.data_end) {  // the next token of each run, or the next head
+    s.data -= s.single.piece_bytes;
+    ++s.offsets;
+    if (--s.tokens == 0 && ++s.single.piece < s.single.pieces) {
+      s.data += s.single.piece_stride;
+      s.data_end += s.single.piece_stride;
+      s.offsets -= kRunTokens;
+      s.tokens = kRunTokens;
+    }
+  }
+  return lines;
+}
+REGARD_INLINE void Next(PanelStream& s) {
+  if (s.left == 0) {
+    s.turn = Take(s);
+    s.left = kTurnLines;
+  }
+  Fetch(s.turn, kTurnLines - s.left--);
 }
 
 struct NoStream {};
 REGARD_INLINE void Next(NoStream&) {}
-template <int>
-REGARD_INLINE const char* Take(NoStream& s) {
-  return reinterpret_cast<const char*>(&s);
-}
+REGARD_INLINE Lines Take(NoStream& s) { return {reinterpret_cast<const char*>(&s), kNoOffsets}; }
 
 }  // namespace regard::cpu::REGARD_ISA
