@@ -139,7 +139,8 @@ static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
   const KvView& view = values ? p.v : p.k;
   return PanelStreamOf(StreamOf(view.data + run.task.head_begin * view.head_stride, (values ? offsets->v : offsets->k) + k,
                                 static_cast<int>(Max(Min(block->last - k, kPanelKeys), 0)), run.heads, view.head_stride,
-                                (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)));
+                                (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)),
+                       p.kv_kind == KvKind::kPaged);
 }
 
 // The rows of kv head `n` of the task from key k of the block on.
@@ -200,8 +201,9 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
         const int row = n * run.group_rows + r;
         const float* probs = run.scores + static_cast<int64_t>(row) * kScoreStride + k / M::kPack;
         WithRows<kValueRows>(static_cast<int>(Min(kValueRows, run.group_rows - r)), [&](auto count) {
-          ValueDirect<M, T, decltype(count)::value>(base, run.offsets[run.turn].v + k, keys, p.head_dim_v, probs,
-                                                    run.o + row * run.ov, run.ov, run.values, ahead);
+          ValueDirect<M, T, decltype(count)::value>(base, n + 1 < run.heads ? p.v.head_stride : 0, run.offsets[run.turn].v + k,
+                                                    keys, p.head_dim_v, probs, run.o + row * run.ov, run.ov, run.values,
+                                                    ahead);
         });
       }
     }
@@ -297,9 +299,8 @@ static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) 
   PrepareDecode(run, scratch);
   run.clock.Lap(kTicksOther);
   if (task.begin == task.end) EmptyState(run);  // nobody sees a key
-  const int64_t first_block = task.begin * kSplitTokens + (run.lo > task.begin * kSplitTokens ? (run.lo - task.begin * kSplitTokens) / kBlockTokens * kBlockTokens : 0);
-  run.turn = 0;
-  run.next = BlockAt(p, run.s, run.lo, run.hi, first_block, run.offsets[0]);
+  const int64_t first_key = Max(task.begin * kSplitTokens, Min(run.lo, run.hi));
+  run.next = BlockAt(p, run.s, run.lo, run.hi, first_key / kBlockTokens * kBlockTokens, run.offsets[0]);
   run.turn = 1;
   for (int64_t split = task.begin; split < task.end; ++split) {
     EmptyState(run);
