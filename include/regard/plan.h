@@ -73,6 +73,13 @@ struct REGARD_API Selection {
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps);
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps, const KernelChoice& choice);
 
+// One setting of a kernel's plan: "task_rows", 384, "default". Sources: default, caches, REGARD_TUNE (docs/selection.md).
+struct PlanSetting {
+  std::string name;
+  std::int64_t value = 0;
+  std::string source;
+};
+
 // How a plan cuts the work; for explain and for tests.
 struct PlanShape {
   std::int64_t rows_per_tile = 0;       // query rows of a register tile
@@ -81,12 +88,15 @@ struct PlanShape {
   std::int64_t kv_split_tokens = 0;     // numerics: states fold at multiples of it
   std::int64_t max_tasks = 0;
   int threads = 1;
+  std::vector<PlanSetting> settings;    // all that may be tuned; empty where nothing can
 };
 
 class REGARD_API Plan {
  public:
   // `bounds` covers every launch to come: batch, seq_q, seq_kv, append are upper bounds, everything else is exact.
   // The executor (default: DefaultExecutor()) must outlive the plan.
+  // Where REGARD_TUNE changes the numerics, the plan's problem has invariance none and its selection the numerics id that
+  // holds. Throws Error{"REGARD_TUNE"} for settings that are not understood.
   Plan(const Problem& bounds, const Selection& selection, Executor* executor = nullptr);
   Plan(const Problem& bounds, const DeviceCaps& caps = DeviceCaps::Host(), Executor* executor = nullptr);
   ~Plan();

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +32,8 @@ Verdict Reject(const char* field, std::int64_t value, const std::string& needs);
 struct KernelPlan {
   PlanShape shape;
   std::size_t workspace_bytes = 0;  // beyond what Launch itself needs
+  std::string numerics;             // where it is not that of the row, because of REGARD_TUNE; else ""
+  std::shared_ptr<const void> own;  // what the backend keeps for its launches
 };
 
 // One launch, arguments checked and resolved.

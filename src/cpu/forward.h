@@ -15,7 +15,8 @@ struct CpuConfig {
   bool pairs;        // bf16 pair products
 };
 
-KernelPlan PlanForward(const CpuConfig& config, const Problem& p, int threads);
+// `numerics`: of the kernel's row. Reads REGARD_TUNE (src/cpu/tune.h).
+KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads);
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx);
 
 }  // namespace regard::cpu

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "src/problem/phase.h"
+
 namespace regard::cpu {
 
 // ---- Numerics: constants of every CPU kernel set. Changing one changes bits (docs/semantics.md, "Determinism"). ----
@@ -23,8 +25,10 @@ static_assert(kSplitTokens % kBlockTokens == 0);
 inline constexpr int kTaskRows = 384;
 inline constexpr int kMinTaskRows = 96;
 static_assert(kTaskRows % kMinTaskRows == 0);
+inline constexpr int kPrefetchLines = 8;
+// Whether the kernels read ForwardParams::block_tokens and split_tokens; else they use the constants above.
+inline constexpr bool kKernelsReadBlocks = false;
 inline constexpr int kDecodeRows = 128;  // rows of all kv heads of a decode task; scores 128 x 512 x 4 = 256 KiB
-inline constexpr int kDecodeMaxSeqQ = 15;
 
 enum class Elem : uint8_t { kF32, kF16, kBF16, kF8E4M3, kF8E5M2 };
 
@@ -72,6 +76,10 @@ struct ForwardParams {
   float* lse;                  // null: not wanted
   int64_t lse_stride_b, lse_stride_h, lse_stride_s;  // elements
 
+  // Numerics and prefetching as the plan has them (src/cpu/tune.h).
+  int block_tokens, split_tokens;    // kBlockTokens at most; a multiple of it
+  int prefetch_lines;                // cache lines that reads are fetched ahead
+
   const Seq* seqs;
   const void* options;         // const AttentionOptions*; only VisibleRange looks
 
@@ -105,7 +113,8 @@ struct Task {
   int32_t head_begin, head_end;  // kv heads
   int64_t begin, end;            // prefill: rows (position * group + g); decode: splits
   int64_t state;                 // decode: index of the first state it writes; -1: it writes the output itself
-  float cost;
+  float cost;                    // only the scheduler's
+  int32_t combine;               // decode: index of the Combine that waits for it; -1: none
 };
 
 // Folding the splits of one decode sequence: all its query rows.
@@ -113,6 +122,7 @@ struct Combine {
   int32_t b;
   int32_t splits;
   int64_t state;                 // first state: [split][head_q][position]
+  int32_t tasks_left;            // that write its states; who ends the last of them combines
 };
 
 // One ISA's instantiation for one element arithmetic (f32 products, or bf16 pairs).

@@ -12,6 +12,7 @@
 #include "src/cpu/forward.h"
 #include "src/problem/extent.h"
 #include "src/problem/lengths.h"
+#include "src/problem/phase.h"
 
 namespace regard {
 namespace {
@@ -36,7 +37,7 @@ Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
   if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
     return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
   }
-  const bool is_short = p.seq_q <= cpu::kDecodeMaxSeqQ;
+  const bool is_short = p.seq_q <= kMaxDecodeQueries;
   if (c.phase == Phase::kMixed && p.phase != Phase::kMixed) {
     return Reject("phase", p.phase == Phase::kDecode ? "decode" : "prefill", "mixed")
         .Remedy("none needed: the kernels of that phase have the same bits");
@@ -95,8 +96,8 @@ constexpr KernelInfo Row(const char* name, const char* numerics, const char* sum
           numerics,
           [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return Supports(C, p, caps); },
           [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C, p, caps); },
-          [](const KernelInfo&, const Problem& p, const DeviceCaps&, int threads) {
-            return cpu::PlanForward(C, p, threads);
+          [](const KernelInfo& k, const Problem& p, const DeviceCaps&, int threads) {
+            return cpu::PlanForward(C, k.numerics, p, threads);
           },
           [](const LaunchContext& ctx) { cpu::LaunchForward(C, ctx); },
           summary};
