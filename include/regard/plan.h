@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "regard/device.h"
@@ -58,12 +59,30 @@ struct Rejection {
   bool able = false;    // it could run, and lost by cost or order
 };
 
+// The kernels that were not chosen, in table order. A list like any other, but its texts are written when it is first
+// looked at (by any thread; copies share them), so that a selection whose reasons nobody reads costs little.
+class REGARD_API Rejections {
+ public:
+  struct Source;  // what was selected from
+  Rejections() = default;
+  explicit Rejections(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+  const std::vector<Rejection>& list() const;
+  std::vector<Rejection>::const_iterator begin() const { return list().begin(); }
+  std::vector<Rejection>::const_iterator end() const { return list().end(); }
+  std::size_t size() const { return list().size(); }
+  bool empty() const { return list().empty(); }
+  const Rejection& operator[](std::size_t i) const { return list()[i]; }
+
+ private:
+  std::shared_ptr<Source> source_;
+};
+
 struct REGARD_API Selection {
   const KernelInfo* chosen = nullptr;
   std::string kernel;      // its name
   std::string numerics;    // its numerics id: equal ids give equal bits
   Cost cost;
-  std::vector<Rejection> rejected;
+  Rejections rejected;
   // Throws Error{"kernel"} if no such rejection.
   const Rejection& RejectionOf(std::string_view kernel) const;
 };

@@ -148,7 +148,7 @@ std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* pl
                   CostLine(p, s.cost) + "\nnumerics  " + NumericsOf(plan, s) + ", " + InvarianceNote(p, plan, s) + "\n";
   if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
   if (plan && !plan->shape().settings.empty()) t += "settings  " + SettingsLine(plan->shape().settings) + "\n";
-  const std::vector<RejectionGroup> groups = GroupRejections(s.rejected);
+  const std::vector<RejectionGroup> groups = GroupRejections(s.rejected.list());
   std::size_t width = 0, reason_width = 0;  // of the columns
   for (const RejectionGroup& g : groups) {
     width = std::max(width, g.Title().size());

@@ -78,7 +78,7 @@ Plan::Plan(const Problem& bounds, const Selection& selection, Executor* executor
   const KernelInfo& kernel = *selection.chosen;
   // A selection for another device or another problem may be planned, so that it can be explained, but never run.
   const Verdict verdict = kernel.supports(kernel, bounds, DeviceCaps::Host());
-  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.reason;
+  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.Reason();
   impl->kernel = kernel.plan(kernel, bounds, DeviceCaps::Host(), impl->executor->threads());
   if (!impl->kernel.numerics.empty()) {
     impl->selection.numerics = impl->kernel.numerics;

@@ -211,7 +211,9 @@ KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Prob
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const FpModeGuard mode;  // the scale is rounded here
   const int threads = ctx.plan.shape.threads;
-  const auto& [tuning, layout] = *static_cast<const CpuPlan*>(ctx.plan.own.get());
+  const auto& own = *static_cast<const CpuPlan*>(ctx.plan.own.get());
+  const Tuning& tuning = own.tuning;
+  const Layout& layout = own.layout;
   std::byte* const base = ctx.workspace.data();
   ForwardParams f = ParamsOf(ctx);
   f.block_tokens = static_cast<int>(tuning[Tuning::kBlock]);

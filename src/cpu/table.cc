@@ -23,16 +23,16 @@ bool TypeMatches(const char* type, DType t) { return type == std::string_view(Is
 
 Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
   if (!caps.Has(c.isa)) {
-    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy(std::string("runs where the CPU has ") + Name(c.isa));
+    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy("runs where the CPU has ", Name(c.isa));
   }
   if (!TypeMatches(c.type, p.dtype)) {
-    return Reject("dtype", std::string(Name(p.dtype)), c.type).Remedy("the row of that type takes it");
+    return Reject("dtype", Name(p.dtype), c.type).Remedy("the row of that type takes it");
   }
   if (p.phase == Phase::kBackward) {
     return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
   }
   if (p.options.dropout > 0) {
-    return Reject("dropout", std::to_string(p.options.dropout), "0").Remedy("the reference drops out");
+    return Reject("dropout", p.options.dropout, "0").Remedy("the reference drops out");
   }
   if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
     return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
