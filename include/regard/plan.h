@@ -92,7 +92,7 @@ struct REGARD_API Selection {
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps);
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps, const KernelChoice& choice);
 
-// One setting of a kernel's plan: "task_rows", 384, "default". Sources: default, caches, REGARD_TUNE (docs/selection.md).
+// One setting of a kernel's plan: "task_rows", 384, "default"; the other source is REGARD_TUNE.
 struct PlanSetting {
   std::string name;
   std::int64_t value = 0;

@@ -1,7 +1,6 @@
 #include "src/cpu/forward.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -246,9 +245,6 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const auto scratch = [&](int worker) {
     return reinterpret_cast<float*>(base + layout.scratch + static_cast<std::size_t>(worker) * scratch_bytes);
   };
-  const auto combine = [&](const Combine& c, std::int64_t head, int worker) {
-    for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) config.kernels->combine(f, c, head, i, scratch(worker));
-  };
   Scheduler scheduler(
       f, UsesDecode(config), threads, tuning,
       {reinterpret_cast<Task*>(base + layout.tasks), static_cast<std::size_t>(layout.limits.tasks)},
@@ -258,27 +254,22 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
     const Schedule wave = scheduler.NextWave();
     const auto tasks = static_cast<std::int64_t>(wave.tasks.size());
     const auto combines = static_cast<std::int64_t>(wave.combines.size());
-    // Many sequences: who ends the last task of one combines it, while others go on. Few: all threads share the rows.
-    const bool at_once = combines >= threads;
     const auto run = [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
-      const Task& task = wave.tasks[static_cast<std::size_t>(n)];
-      config.kernels->run(f, task, scratch(worker));
-      if (!at_once || task.combine < 0) return;
-      Combine& c = wave.combines[static_cast<std::size_t>(task.combine)];
-      // The states of the other tasks are seen: each of them counted itself out after writing its own.
-      if (std::atomic_ref(c.tasks_left).fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-      for (std::int64_t h = 0; h < f.heads_q; ++h) combine(c, h, worker);
+      config.kernels->run(f, wave.tasks[static_cast<std::size_t>(n)], scratch(worker));
     };
     if (tasks == 1) {
       run(0, 0);
     } else if (tasks > 1) {
       ctx.executor.For(tasks, run);
     }
-    if (combines == 0 || at_once) continue;
+    if (combines == 0) continue;
     ctx.executor.For(combines * f.heads_q, [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
-      combine(wave.combines[static_cast<std::size_t>(n / f.heads_q)], n % f.heads_q, worker);
+      const Combine& c = wave.combines[static_cast<std::size_t>(n / f.heads_q)];
+      for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
+        config.kernels->combine(f, c, n % f.heads_q, i, scratch(worker));
+      }
     });
   }
 }

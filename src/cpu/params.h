@@ -113,8 +113,7 @@ struct Task {
   int32_t head_begin, head_end;  // kv heads
   int64_t begin, end;            // prefill: rows (position * group + g); decode: splits
   int64_t state;                 // decode: index of the first state it writes; -1: it writes the output itself
-  float cost;                    // only the scheduler's
-  int32_t combine;               // decode: index of the Combine that waits for it; -1: none
+  float cost;
 };
 
 // Folding the splits of one decode sequence: all its query rows.
@@ -122,7 +121,6 @@ struct Combine {
   int32_t b;
   int32_t splits;
   int64_t state;                 // first state: [split][head_q][position]
-  int32_t tasks_left;            // that write its states; who ends the last of them combines
 };
 
 // One ISA's instantiation for one element arithmetic (f32 products, or bf16 pairs).

@@ -17,9 +17,8 @@ std::int64_t DecodeQueries(std::int64_t group) {
   return std::min<std::int64_t>(kMaxDecodeQueries, kDecodeRows / std::max<std::int64_t>(group, 1));
 }
 
-// The tokens that a task has to read or to work through, in the time that one thread takes: decode is bound by reading,
-// prefill by arithmetic. Zen 4, bf16, d=128, one thread: a key of one kv head (K and V, 512 bytes) at 21 GB/s takes 24 ns,
-// a pair of query row and key at 185 GFLOP/s 2.8 ns.
+// A task's cost is its time in pairs of query row and key. Prefill is bound by arithmetic, decode by reading, a key of one
+// kv head at a time: Zen 4, bf16, d=128, one thread: 512 bytes at 21 GB/s take 24 ns, a pair at 185 GFLOP/s 2.8 ns.
 constexpr float kReadOverPair = 9;
 
 // Keys [begin, end) that some query of the sequence sees.
@@ -35,29 +34,6 @@ Range VisibleOfAll(const ForwardParams& p, const Seq& s) {
 
 std::int64_t SplitsOf(Range keys, std::int64_t split_tokens) {
   return keys.begin < keys.end ? CeilDiv(keys.end, split_tokens) - keys.begin / split_tokens : 0;
-}
-
-bool LongestFirst(const Task& a, const Task& b) { return a.cost > b.cost; }
-
-// Where both kinds are there, they alternate in proportion to their time, so that threads that read and threads that
-// compute run side by side; longest first within each kind.
-void Order(std::span<Task> tasks) {
-  const auto middle = std::partition(tasks.begin(), tasks.end(), [](const Task& t) { return t.kind == Task::kPrefill; });
-  std::sort(tasks.begin(), middle, LongestFirst);
-  std::sort(middle, tasks.end(), LongestFirst);
-  if (middle == tasks.begin() || middle == tasks.end()) return;
-  const auto place = [](auto begin, auto end) {
-    float sum = 0, at = 0;
-    for (auto t = begin; t != end; ++t) sum += t->cost;
-    for (auto t = begin; t != end; ++t) {
-      const float cost = t->cost;
-      t->cost = sum > 0 ? at / sum : 0;
-      at += cost;
-    }
-  };
-  place(tasks.begin(), middle);
-  place(middle, tasks.end());
-  std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost < b.cost; });
 }
 
 }  // namespace
@@ -104,7 +80,7 @@ bool Scheduler::AddPrefill(std::int32_t b) {
     const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
     const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
     for (std::int32_t h = 0; h < p_.heads_kv; ++h) {
-      tasks_[used_++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, cost, -1};
+      tasks_[used_++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, cost};
     }
   }
   return true;
@@ -127,7 +103,6 @@ bool Scheduler::AddDecode(std::int32_t b) {
   const std::int64_t turns = std::max<std::int64_t>(splits, 1), state_row = p_.heads_q * s.seq_q;
   if (turns * parts > static_cast<std::int64_t>(tasks_.size() - used_)) return false;
   if (splits > 1 && splits * state_row > states_ - used_states_) return false;
-  const auto combine = static_cast<std::int32_t>(splits > 1 ? combined_ : -1);
   for (std::int64_t n = 0; n < turns; ++n) {
     const std::int64_t begin = std::max((first + n) * p_.split_tokens, keys.begin);
     const std::int64_t end = std::min((first + n + 1) * p_.split_tokens, keys.end);
@@ -136,11 +111,11 @@ bool Scheduler::AddDecode(std::int32_t b) {
       const float cost = static_cast<float>(end - begin) * static_cast<float>(h_end - h) *
                          std::max(kReadOverPair, static_cast<float>(group_rows));
       tasks_[used_++] = {Task::kDecode, b, static_cast<std::int32_t>(h), static_cast<std::int32_t>(h_end), first + n,
-                         first + n + (splits > 0 ? 1 : 0), splits > 1 ? used_states_ + n * state_row : -1, cost, combine};
+                         first + n + (splits > 0 ? 1 : 0), splits > 1 ? used_states_ + n * state_row : -1, cost};
     }
   }
   if (splits > 1) {
-    combines_[combined_++] = {b, static_cast<std::int32_t>(splits), used_states_, static_cast<std::int32_t>(turns * parts)};
+    combines_[combined_++] = {b, static_cast<std::int32_t>(splits), used_states_};
     used_states_ += splits * state_row;
   }
   return true;
@@ -156,7 +131,8 @@ Schedule Scheduler::NextWave() {
     if (!(queries > decode_queries_ ? AddPrefill(b) : AddDecode(b))) break;
   }
   const std::span<Task> tasks = tasks_.first(used_);
-  if (threads_ > 1) Order(tasks);
+  // Longest first. Alternating the two kinds, so that some threads read while others compute, measured no better.
+  if (threads_ > 1) std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
   return {tasks, combines_.first(combined_)};
 }
 

@@ -24,7 +24,7 @@ struct ScheduleLimits {
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning);
 
 struct Schedule {
-  std::span<Task> tasks;        // in the order to be started
+  std::span<Task> tasks;        // longest first
   std::span<Combine> combines;
 };
 

@@ -70,14 +70,7 @@ void Set(Tuning& tuning, std::string_view word) {
   setting = {value, Tuning::Source::kVariable};
 }
 
-const char* NameOf(Tuning::Source source) {
-  switch (source) {
-    case Tuning::Source::kDefault: return "default";
-    case Tuning::Source::kCaches: return "caches";
-    case Tuning::Source::kVariable: return "REGARD_TUNE";
-  }
-  return "?";
-}
+const char* NameOf(Tuning::Source source) { return source == Tuning::Source::kDefault ? "default" : "REGARD_TUNE"; }
 
 }  // namespace
 

@@ -18,7 +18,7 @@ namespace regard::cpu {
 struct Tuning {
   // In the order of kTunables (tune.cc).
   enum Name { kTaskRows, kMinTaskRows, kShare, kBlock, kSplit, kPrefetch, kCount };
-  enum class Source : std::uint8_t { kDefault, kCaches, kVariable };
+  enum class Source : std::uint8_t { kDefault, kVariable };
   struct Setting {
     std::int64_t value = 0;
     Source source = Source::kDefault;
