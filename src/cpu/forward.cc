@@ -188,7 +188,11 @@ void FillUnowned(const ForwardParams& f, const AttentionArgs& a) {
   }
 }
 
+std::span<PhaseTimes> profile;  // of ProfilePhases
+
 }  // namespace
+
+void ProfilePhases(std::span<PhaseTimes> workers) { profile = workers; }
 
 KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads) {
   const Tuning tuning = TuningFor(TuneVariable());
@@ -210,9 +214,9 @@ KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Prob
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const FpModeGuard mode;  // the scale is rounded here
   const int threads = ctx.plan.shape.threads;
-  const auto& own = *static_cast<const CpuPlan*>(ctx.plan.own.get());
-  const Tuning& tuning = own.tuning;
-  const Layout& layout = own.layout;
+  const auto& kept = *static_cast<const CpuPlan*>(ctx.plan.own.get());
+  const Tuning& tuning = kept.tuning;
+  const Layout& layout = kept.layout;
   std::byte* const base = ctx.workspace.data();
   ForwardParams f = ParamsOf(ctx);
   f.block_tokens = static_cast<int>(tuning[Tuning::kBlock]);
@@ -245,6 +249,13 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const auto scratch = [&](int worker) {
     return reinterpret_cast<float*>(base + layout.scratch + static_cast<std::size_t>(worker) * scratch_bytes);
   };
+  // The parameters as one worker sees them: its own counters where a profile is taken.
+  const auto params = [&](int worker, ForwardParams& own) -> const ForwardParams& {
+    if (static_cast<std::size_t>(worker) >= profile.size()) return f;
+    own = f;
+    own.phase_ticks = profile[static_cast<std::size_t>(worker)].ticks;
+    return own;
+  };
   Scheduler scheduler(
       f, UsesDecode(config), threads, tuning,
       {reinterpret_cast<Task*>(base + layout.tasks), static_cast<std::size_t>(layout.limits.tasks)},
@@ -256,7 +267,8 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
     const auto combines = static_cast<std::int64_t>(wave.combines.size());
     const auto run = [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
-      config.kernels->run(f, wave.tasks[static_cast<std::size_t>(n)], scratch(worker));
+      ForwardParams own;
+      config.kernels->run(params(worker, own), wave.tasks[static_cast<std::size_t>(n)], scratch(worker));
     };
     if (tasks == 1) {
       run(0, 0);
@@ -267,8 +279,10 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
     ctx.executor.For(combines * f.heads_q, [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
       const Combine& c = wave.combines[static_cast<std::size_t>(n / f.heads_q)];
+      ForwardParams own;
+      const ForwardParams& mine = params(worker, own);
       for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
-        config.kernels->combine(f, c, n % f.heads_q, i, scratch(worker));
+        config.kernels->combine(mine, c, n % f.heads_q, i, scratch(worker));
       }
     });
   }

@@ -1,6 +1,9 @@
 // One forward launch on the CPU, whatever the phase: append, tasks, combine.
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "src/backend/kernel_info.h"
 #include "src/cpu/params.h"
 
@@ -14,6 +17,15 @@ struct CpuConfig {
   const char* type;  // of q: "f32" "f16" "bf16" "f8"
   bool pairs;        // bf16 pair products
 };
+
+// Where the time of launches goes, by worker: ticks of the time stamp counter in each phase of params.h.
+struct PhaseTimes {
+  std::uint64_t ticks[kPhases] = {};
+};
+inline constexpr const char* kPhaseNames[kPhases] = {"pack", "qk", "softmax", "pv", "merge", "rest"};
+// From now on every launch of the process adds to `workers` (one entry per executor worker); empty: stop. For
+// `regard bench --profile`; not to be called while a launch runs.
+void ProfilePhases(std::span<PhaseTimes> workers);
 
 // `numerics`: of the kernel's row. Reads REGARD_TUNE (src/cpu/tune.h).
 KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads);

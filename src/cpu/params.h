@@ -22,7 +22,7 @@ static_assert(kSplitTokens % kBlockTokens == 0);
 // ---- Scheduling: free to change, no bit depends on them. ----
 // Query rows (positions x group) that share one packed block of K and V; fewer where threads would stand idle. Zen 4, one
 // thread, d=128 s=2048, GFLOP/s of 118 (f32) and 236 (bf16): 192 rows 95.7 and 185.7, 384 rows 99.5 and 185.6.
-inline constexpr int kTaskRows = 384;
+inline constexpr int kTaskRows = 576;
 inline constexpr int kMinTaskRows = 96;
 static_assert(kTaskRows % kMinTaskRows == 0);
 inline constexpr int kPrefetchLines = 8;
@@ -101,10 +101,15 @@ struct ForwardParams {
   const float *q_descale, *k_descale, *v_descale;  // (B, Hkv) or null
   int64_t q_descale_stride[2], k_descale_stride[2], v_descale_stride[2];
 
+  uint64_t* phase_ticks;       // kPhases counters of this worker, or null: `regard bench --profile`
+
   // Partial states of decode splits: row of (Dv padded + 2) floats: o, then m, l.
   float* states;
   int64_t state_floats;        // floats of one state
 };
+
+// Parts of a task that a profile tells apart.
+enum PhaseTicks : int32_t { kTicksPack, kTicksScores, kTicksSoftmax, kTicksValues, kTicksMerge, kTicksOther, kPhases };
 
 // Work of one executor index.
 struct Task {

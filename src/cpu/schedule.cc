@@ -36,6 +36,15 @@ std::int64_t SplitsOf(Range keys, std::int64_t split_tokens) {
   return keys.begin < keys.end ? CeilDiv(keys.end, split_tokens) - keys.begin / split_tokens : 0;
 }
 
+// Longest first; those of equal cost as they were made, head by head and split by split. Alternating prefill and decode, so
+// that some threads read while others compute, measured no better (Zen 4, 2 threads, 2 prefills of 1024 with 30 decodes
+// over 4096: 0.99 of the time of the parts one by one, 0.85 to 0.93 in this order).
+bool StartsBefore(const Task& a, const Task& b) {
+  if (a.cost != b.cost) return a.cost > b.cost;
+  if (a.b != b.b) return a.b < b.b;
+  return a.kind == Task::kPrefill && a.head_begin != b.head_begin ? a.head_begin < b.head_begin : a.begin < b.begin;
+}
+
 }  // namespace
 
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning) {
@@ -74,12 +83,12 @@ bool Scheduler::AddPrefill(std::int32_t b) {
   const Seq& s = p_.seqs[b];
   const std::int64_t rows = s.seq_q * p_.group;
   if (CeilDiv(rows, task_rows_) * p_.heads_kv > static_cast<std::int64_t>(tasks_.size() - used_)) return false;
-  for (std::int64_t begin = 0; begin < rows; begin += task_rows_) {
-    const std::int64_t end = std::min(begin + task_rows_, rows);
-    const Range first = VisibleRange(p_, s, begin / p_.group), last = VisibleRange(p_, s, (end - 1) / p_.group);
-    const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
-    const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
-    for (std::int32_t h = 0; h < p_.heads_kv; ++h) {
+  for (std::int32_t h = 0; h < p_.heads_kv; ++h) {  // a head's K and V stay in the caches from task to task
+    for (std::int64_t begin = 0; begin < rows; begin += task_rows_) {
+      const std::int64_t end = std::min(begin + task_rows_, rows);
+      const Range first = VisibleRange(p_, s, begin / p_.group), last = VisibleRange(p_, s, (end - 1) / p_.group);
+      const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
+      const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
       tasks_[used_++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, cost};
     }
   }
@@ -131,8 +140,7 @@ Schedule Scheduler::NextWave() {
     if (!(queries > decode_queries_ ? AddPrefill(b) : AddDecode(b))) break;
   }
   const std::span<Task> tasks = tasks_.first(used_);
-  // Longest first. Alternating the two kinds, so that some threads read while others compute, measured no better.
-  if (threads_ > 1) std::sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
+  if (threads_ > 1) std::sort(tasks.begin(), tasks.end(), StartsBefore);
   return {tasks, combines_.first(combined_)};
 }
 

@@ -134,7 +134,7 @@ TEST(Schedule, LongTasksOfBothKindsStartFirst) {
   Launched l("mixed b=32 sq=1024 skv=4096 hq=32 hkv=8 d=128", lengths, 2);
   l.Waves([&](const Schedule& wave) {
     ASSERT_FALSE(wave.tasks.empty());
-    EXPECT_EQ(wave.tasks.front().b, 0);  // 384 rows over 1024 keys
+    EXPECT_EQ(wave.tasks.front().b, 0);  // kTaskRows rows over 1024 keys
     EXPECT_EQ(wave.tasks.back().b, 1);   // 80 rows over 40 keys
     for (std::size_t n = 1; n < wave.tasks.size(); ++n) EXPECT_GE(wave.tasks[n - 1].cost, wave.tasks[n].cost) << n;
   });

@@ -24,16 +24,16 @@ static inline V Div(V a, V b) { return _mm512_div_ps(a, b); }
 static inline V Max(V a, V b) { return _mm512_max_ps(a, b); }
 static inline V Abs(V a) { return _mm512_abs_ps(a); }
 
+// 2^floor(y) * 2^(y - floor(y)). vreduceps gives the fraction (0 for an infinity, NaN for NaN), vscalefps floors y itself,
+// underflows gradually and makes 0 of -inf: no clamp, no rounding of y apart.
 static inline V Exp2(V y) {
-  y = _mm512_max_ps(Splat(-200.0f), y);  // max_ps(a, b) gives b for a NaN operand, so NaN passes
-  const V n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const V f = Sub(y, n);
-  V r = Fma(f, Splat(kExp2C5), Splat(kExp2C4));
-  r = Fma(f, r, Splat(kExp2C3));
-  r = Fma(f, r, Splat(kExp2C2));
-  r = Fma(f, r, Splat(kExp2C1));
+  const V f = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  V r = Fma(f, Splat(kExp2UnitC5), Splat(kExp2UnitC4));
+  r = Fma(f, r, Splat(kExp2UnitC3));
+  r = Fma(f, r, Splat(kExp2UnitC2));
+  r = Fma(f, r, Splat(kExp2UnitC1));
   r = Fma(f, r, Splat(1.0f));
-  return _mm512_scalef_ps(r, n);
+  return _mm512_scalef_ps(r, y);
 }
 
 static inline V MarkMasked(V x, V p) {
@@ -121,6 +121,7 @@ static inline __m256i RoundBF16(V v) {
 static inline void StoreBF16(void* p, V v) { _mm256_storeu_si256(static_cast<__m256i*>(p), RoundBF16(v)); }
 
 [[gnu::always_inline]] static inline void PrefetchFar(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+[[gnu::always_inline]] static inline void PrefetchNear(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 #ifdef __AVX512BF16__
 #define REGARD_HAS_BF16_PAIRS 1

@@ -84,5 +84,6 @@ static inline void StoreBF16(void* p, V v) {
   vst1_u16(static_cast<uint16_t*>(p), vshrn_n_u32(r, 16));
 }
 [[gnu::always_inline]] static inline void PrefetchFar(const void* p) { __builtin_prefetch(p, 0, 2); }
+[[gnu::always_inline]] static inline void PrefetchNear(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 }  // namespace regard::cpu::REGARD_ISA

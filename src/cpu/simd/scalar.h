@@ -94,6 +94,7 @@ static inline void StoreBF16(void* p, V v) {
   for (int i = 0; i < kLanes; ++i) static_cast<uint16_t*>(p)[i] = FloatToBF16(v.x[i]);
 }
 [[gnu::always_inline]] static inline void PrefetchFar(const void*) {}
+[[gnu::always_inline]] static inline void PrefetchNear(const void*) {}
 
 #undef REGARD_EACH
 

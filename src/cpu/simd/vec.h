@@ -13,7 +13,7 @@
 //   ReduceAdd(v) ReduceMax(v)    fixed trees
 //   Transpose(V r[kLanes])   in place
 //   LoadF16 LoadBF16 LoadE4M3 LoadE5M2 (p)   kLanes elements, exact; StoreF16 StoreBF16 (p, v): nearest even
-//   PrefetchFar(p)           into L2; always inlined (GCC takes a function that only prefetches for one without effect)
+//   PrefetchFar(p) PrefetchNear(p)   into L2, L1; always inlined (GCC takes a function that only prefetches for one without effect)
 // With REGARD_HAS_BF16_PAIRS also, on dwords that hold two bf16 (low half first):
 //   DotPairs(acc, a, b)      vdpbf16ps: acc + a.hi * b.hi, then + a.lo * b.lo; denormals in and out are flushed to 0
 //   PairsE4M3 PairsE5M2 (p)  2 * kLanes fp8 to bf16, exact
@@ -34,5 +34,11 @@ inline constexpr float kExp2C2 = 0x1.ebf9bcp-3f;
 inline constexpr float kExp2C3 = 0x1.c6b752p-5f;
 inline constexpr float kExp2C4 = 0x1.3cea88p-7f;
 inline constexpr float kExp2C5 = 0x1.5bba14p-10f;
+// The same on [0, 1]; worst relative error 1.4e-7 with its roundings.
+inline constexpr float kExp2UnitC1 = 0x1.62e4bap-1f;
+inline constexpr float kExp2UnitC2 = 0x1.ebdb6ap-3f;
+inline constexpr float kExp2UnitC3 = 0x1.c91c10p-5f;
+inline constexpr float kExp2UnitC4 = 0x1.277c1cp-7f;
+inline constexpr float kExp2UnitC5 = 0x1.e96910p-10f;
 
 }  // namespace regard::cpu

@@ -18,13 +18,13 @@ struct DecodeScratch {
   DecodeScratch(int qk_dim_steps, int head_dim_v) {
     qk_steps = qk_dim_steps;
     o_floats = RoundUp(head_dim_v, kPanelKeys);
-    q = RoundUp(static_cast<int64_t>(kDecodeRows) * qk_steps, 16);
+    q = RoundUp(static_cast<int64_t>(kDecodeRows) * qk_steps + kLanes, 16);
     panel = static_cast<int64_t>(RoundUp(qk_steps, kLanes) + kLanes) * kPanelKeys;
     values = static_cast<int64_t>(kPanelKeys) / M::kPack * o_floats;
-    scores = static_cast<int64_t>(kDecodeRows) * kBlockTokens;
+    scores = static_cast<int64_t>(kDecodeRows) * kScoreStride;
     clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
     o = static_cast<int64_t>(kDecodeRows) * o_floats;
-    total = q + panel + values + scores + clean + 2 * o + 2 * kDecodeRows;
+    total = q + panel + values + scores + clean + 2 * o + 4 * kDecodeRows;
   }
 };
 
@@ -35,7 +35,10 @@ struct DecodeRun {
   const Task& task;
   const Seq& s;
   DecodeScratch<M> size;
-  float *q, *panel, *values, *scores, *clean, *o, *o_before, *m, *l;
+  float *q, *panel, *values, *scores, *clean, *o, *m, *l;
+  struct {
+    float *o, *m, *l;
+  } before;                      // the state before the block at hand
   int64_t ov;                    // floats between rows of o
   int heads, group_rows, rows;
   Row info[kDecodeRows];
@@ -43,9 +46,10 @@ struct DecodeRun {
   int64_t lo, hi;                // keys that some row sees
   bool finish_scores;            // every block needs FinishScores
   int64_t k_offsets[kBlockTokens], v_offsets[kBlockTokens];
+  PhaseClock clock;
 
   DecodeRun(const ForwardParams& params, const Task& t)
-      : p(params), task(t), s(params.seqs[t.b]), size(QkSteps<M>(params), params.head_dim_v) {}
+      : p(params), task(t), s(params.seqs[t.b]), size(QkSteps<M>(params), params.head_dim_v), clock(params.phase_ticks) {}
 };
 
 template <class M>
@@ -58,9 +62,11 @@ static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
   run.scores = run.values + size.values;
   run.clean = run.scores + size.scores;
   run.o = run.clean + size.clean;
-  run.o_before = run.o + size.o;
-  run.m = run.o_before + size.o;
+  run.before.o = run.o + size.o;
+  run.m = run.before.o + size.o;
   run.l = run.m + kDecodeRows;
+  run.before.m = run.l + kDecodeRows;
+  run.before.l = run.before.m + kDecodeRows;
   run.ov = size.o_floats;
   run.heads = run.task.head_end - run.task.head_begin;
   run.group_rows = static_cast<int>(p.group * run.s.seq_q);
@@ -124,7 +130,7 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
       const int64_t head = run.task.head_begin + n;
       const int row = n * run.group_rows;
       const float* q = run.q + static_cast<int64_t>(row) * run.size.qk_steps;
-      float* x = run.scores + static_cast<int64_t>(row) * kBlockTokens + k;
+      float* x = run.scores + static_cast<int64_t>(row) * kScoreStride + k;
       if (run.group_rows <= kDirectRows) {
         const PanelRows rows{p.k.data + head * p.k.head_stride, p.v.data + head * p.v.head_stride, run.k_offsets + k,
                              run.v_offsets + k, keys, p.head_dim, p.qv_dim};
@@ -136,7 +142,7 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
       for (int r = 0; r < run.group_rows; r += kTileRows) {
         WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.group_rows - r)), [&](auto count) {
           ScoreTile<M, decltype(count)::value>(q + static_cast<int64_t>(r) * run.size.qk_steps, run.panel,
-                                               run.size.qk_steps, x + static_cast<int64_t>(r) * kBlockTokens, ahead);
+                                               run.size.qk_steps, x + static_cast<int64_t>(r) * kScoreStride, ahead);
         });
       }
     }
@@ -154,7 +160,7 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
       const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
       for (int r = 0; r < run.group_rows; r += kDirectRows) {
         const int row = n * run.group_rows + r;
-        const float* probs = run.scores + static_cast<int64_t>(row) * kBlockTokens + k / M::kPack;
+        const float* probs = run.scores + static_cast<int64_t>(row) * kScoreStride + k / M::kPack;
         WithRows<kDirectRows>(static_cast<int>(Min(kDirectRows, run.group_rows - r)), [&](auto count) {
           ValueDirect<M, T, decltype(count)::value>(base, run.v_offsets + k, keys, p.head_dim_v, probs,
                                                     run.o + row * run.ov, run.ov, run.values, ahead);
@@ -178,9 +184,31 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
       PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.v_offsets + k, keys,
                     p.head_dim_v, panel_floats, none, run.values);
       for (int r = n * run.group_rows; r < (n + 1) * run.group_rows; ++r) {
-        AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kBlockTokens + k / M::kPack, run.values,
-                                   panel_floats, steps, p.head_dim_v, run.o + r * run.ov, run.ov, run.clean);
+        AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kScoreStride + k / M::kPack, run.values,
+                                   panel_floats, steps, p.head_dim_v, Start::kKeep, nullptr, run.o + r * run.ov, run.clean);
       }
+    }
+  }
+}
+
+// Raw scores to weights; m and l advance and o is brought to the new maxima.
+template <class M, bool kMark>
+static void SoftmaxRun(DecodeRun<M>& run, int64_t block, int first, int last) {
+  const int end = RoundUp(last, kPanelKeys);
+  const bool edges = run.finish_scores || block + first < run.lo || block + end > run.hi;
+  alignas(64) float alpha[kMaxTileRows];
+  for (int r = 0, rows; r < run.rows; r += rows) {
+    const int left = run.group_rows - r % run.group_rows;  // rows of the same head
+    rows = static_cast<int>(Min(left, kTileRows));
+    const Scaling& c = run.scaling[r / run.group_rows];
+    float* x = run.scores + static_cast<int64_t>(r) * kScoreStride;
+    for (int i = 0; edges && i < rows; ++i) {
+      FinishScores(run.p, run.s, run.info[r + i], block + first, end - first, c.scale, c.transform,
+                   x + i * kScoreStride + first);
+    }
+    if (!SoftmaxRows<M, kMark>(x, rows, first, end, c.exponent, run.m + r, run.l + r, alpha)) continue;
+    for (int i = 0; i < rows; ++i) {
+      if (alpha[i] != 1.0f) ScaleRow(run.o + (r + i) * run.ov, run.ov, alpha[i]);
     }
   }
 }
@@ -188,34 +216,38 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
 template <class M>
 static void RunBlock(DecodeRun<M>& run, int64_t block, int first, int last) {
   const ForwardParams& p = run.p;
-  const int end = RoundUp(last, kPanelKeys);
   TokenOffsets(p, run.s, p.k, run.s.leftpad + block + first, last - first, run.k_offsets + first);
   TokenOffsets(p, run.s, p.v, run.s.leftpad + block + first, last - first, run.v_offsets + first);
+  const size_t o_bytes = sizeof(float) * static_cast<size_t>(run.rows * run.ov);
+  const size_t row_bytes = sizeof(float) * static_cast<size_t>(run.rows);
+  memcpy(run.before.o, run.o, o_bytes);
+  memcpy(run.before.m, run.m, row_bytes);
+  memcpy(run.before.l, run.l, row_bytes);
   WithElem(p.kv_type, [&](auto t) { ScoreBlock<M, decltype(t)::value>(run, first, last); });
-  const bool edges = run.finish_scores || block + first < run.lo || block + end > run.hi;
-  for (int r = 0; r < run.rows; ++r) {
-    const Scaling& c = run.scaling[r / run.group_rows];
-    float* x = run.scores + static_cast<int64_t>(r) * kBlockTokens;
-    if (edges) {
-      FinishScores(p, run.s, run.info[r], block + first, end - first, c.scale, c.transform, x + first);
-    }
-    SoftmaxBlock<M>(x, first, end, c.exponent, &run.m[r], &run.l[r], run.o + r * run.ov, run.ov);
-  }
-  // A non-finite value shows in o, whatever its weight: then the block is done again with care.
-  const size_t bytes = sizeof(float) * static_cast<size_t>(run.rows * run.ov);
-  memcpy(run.o_before, run.o, bytes);
+  run.clock.Lap(kTicksScores);
+  SoftmaxRun<M, false>(run, block, first, last);
+  run.clock.Lap(kTicksSoftmax);
   WithElem(p.kv_type, [&](auto t) { ValueBlock<M, decltype(t)::value>(run, first, last); });
   V finite = Zero();
   for (int64_t c = 0; c < run.rows * run.ov; c += kLanes) finite = Fma(Load(run.o + c), Zero(), finite);
+  run.clock.Lap(kTicksValues);
   if (ReduceAdd(finite) == 0.0f) return;
-  memcpy(run.o, run.o_before, bytes);
+
+  // A non-finite value shows in o, whatever its weight: then the block is done again with care.
+  memcpy(run.o, run.before.o, o_bytes);
+  memcpy(run.m, run.before.m, row_bytes);
+  memcpy(run.l, run.before.l, row_bytes);
+  WithElem(p.kv_type, [&](auto t) { ScoreBlock<M, decltype(t)::value>(run, first, last); });
+  SoftmaxRun<M, true>(run, block, first, last);
   VisibleValueBlock<M>(run, first, last);
+  run.clock.Lap(kTicksOther);
 }
 
 template <class M>
 static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) {
   DecodeRun<M> run(p, task);
   PrepareDecode(run, scratch);
+  run.clock.Lap(kTicksOther);
   if (task.begin == task.end) EmptyState(run);  // nobody sees a key
   for (int64_t split = task.begin; split < task.end; ++split) {
     EmptyState(run);
@@ -233,12 +265,14 @@ static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) 
       to[run.ov] = run.m[r];
       to[run.ov + 1] = run.l[r];
     }
+    run.clock.Lap(kTicksMerge);
   }
   if (task.state >= 0) return;
   for (int r = 0; r < run.rows; ++r) {
     FinishRow(p, run.s, run.scaling[r / run.group_rows], task.b, run.info[r].h, run.info[r].i, run.o + r * run.ov, run.m[r],
               run.l[r]);
   }
+  run.clock.Lap(kTicksMerge);
 }
 
 // Folds the states of one row, left to right, and finishes it.
@@ -247,6 +281,7 @@ static void RunCombine(const ForwardParams& p, const Combine& c, int64_t head_q,
   const int64_t ov = p.state_floats - 2;
   const int64_t stride = p.heads_q * s.seq_q * p.state_floats;
   const float* state = p.states + (c.state + head_q * s.seq_q + position) * p.state_floats;
+  PhaseClock clock(p.phase_ticks);
   const Scaling scaling = ScalingOf(p, c.b, head_q / p.group);
   float m = kMinusInf, l = 0.0f;
   memset(scratch, 0, sizeof(float) * static_cast<size_t>(ov));
@@ -254,6 +289,7 @@ static void RunCombine(const ForwardParams& p, const Combine& c, int64_t head_q,
     FoldState(scratch, &m, &l, state, state[ov], state[ov + 1], scaling.exponent, ov);
   }
   FinishRow(p, s, scaling, c.b, head_q, position, scratch, m, l);
+  clock.Lap(kTicksMerge);
 }
 
 template <class M>

@@ -55,7 +55,7 @@ struct PanelRows {
   int keys, head_dim, qv_dim;
 };
 
-// ScoreTile without a packed panel: scores[r * kBlockTokens + key] of R rows.
+// ScoreTile without a packed panel: scores[r * kScoreStride + key] of R rows.
 template <class M, Elem T, int R, class Stream>
 static void ScoreDirect(const PanelRows& rows, const float* q, float* scores, Stream& stream) {
   for (int first = 0; first < kPanelKeys; first += kLanes) {
@@ -69,7 +69,7 @@ static void ScoreDirect(const PanelRows& rows, const float* q, float* scores, St
                          part == 0 ? rows.head_dim : rows.qv_dim, step, acc, stream);
     }
     REGARD_UNROLL
-    for (int r = 0; r < R; ++r) Store(scores + r * kBlockTokens + first, acc[r]);
+    for (int r = 0; r < R; ++r) Store(scores + r * kScoreStride + first, acc[r]);
   }
 }
 
@@ -97,7 +97,7 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
     Next(stream);
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
-      const V p = SplatMem(probs + r * kBlockTokens);
+      const V p = SplatMem(probs + r * kScoreStride);
       acc[r][0] = M::Mac(p, v0, acc[r][0]);
       acc[r][1] = M::Mac(p, v1, acc[r][1]);
     }
@@ -121,9 +121,9 @@ static void ValueDirect(const char* base, const int64_t* offsets, int keys, int 
   if (c == dim_v) return;
   PackValuesAs<M, T>(base, offsets, keys, dim_v - c, 0, stream, tail);
   if (dim_v - c > kLanes) {
-    ValueTile<M, R, 2>(probs, tail, Steps<M>(keys), o + c, o_stride, stream);
+    ValueTile<M, R, 2>(probs, tail, Steps<M>(keys), Start::kKeep, nullptr, o + c, o_stride, stream);
   } else {
-    ValueTile<M, R, 1>(probs, tail, Steps<M>(keys), o + c, o_stride, stream);
+    ValueTile<M, R, 1>(probs, tail, Steps<M>(keys), Start::kKeep, nullptr, o + c, o_stride, stream);
   }
 }
 

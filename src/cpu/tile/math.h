@@ -11,11 +11,16 @@
 #else
 #define REGARD_UNROLL _Pragma("GCC unroll 16")
 #endif
+#define REGARD_ALWAYS_INLINE [[gnu::always_inline]] inline
 #define REGARD_INLINE [[gnu::always_inline]] static inline
 
 namespace regard::cpu::REGARD_ISA {
 
 inline constexpr int kPanelKeys = 2 * kLanes;  // keys packed side by side: the score tile's width
+// Floats between rows of a tile's scores: off the power of two, so that 12 rows do not meet in a few sets of L1.
+inline constexpr int kScoreStride = kBlockTokens + kPanelKeys;
+inline constexpr int kMaxTileRows = kTileRows > kLanes ? 2 * kLanes : kLanes;  // whole vectors of a value per row
+static_assert(kTileRows <= kMaxTileRows);
 inline constexpr float kLog2E = 0x1.715476p+0f;
 inline constexpr float kMinusInf = -__builtin_inff();
 
@@ -72,6 +77,30 @@ static V LoadDwordsPartial(const char* p, int64_t n) {
   memcpy(copy, p, static_cast<size_t>(n) * (T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1));
   return M::template LoadDwords<T>(copy);
 }
+
+// Adds up the time of each phase of a task, where somebody asked for it.
+static inline uint64_t Ticks() {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t t;
+  asm volatile("mrs %0, cntvct_el0" : "=r"(t));
+  return t;
+#else
+  return 0;
+#endif
+}
+struct PhaseClock {
+  uint64_t* ticks;  // kPhases counters; null: off
+  uint64_t last;
+  REGARD_ALWAYS_INLINE explicit PhaseClock(uint64_t* counters) : ticks(counters), last(counters ? Ticks() : 0) {}
+  REGARD_ALWAYS_INLINE void Lap(PhaseTicks phase) {
+    if (!ticks) return;
+    const uint64_t now = Ticks();
+    ticks[phase] += now - last;
+    last = now;
+  }
+};
 
 // Calls f with a compile-time row count: rows in [1, R].
 template <int R>

@@ -101,23 +101,34 @@ static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, 
   return finite;
 }
 
-// One query row of `dim` elements into column r of a tile: dst[step * rows + r]; f32 values times `factor`, where it is
-// not 1 (fp8 qv only: the ratio of the two descales).
-template <class M>
-static void PackQueryRow(Elem type, const char* from, int dim, int rows, int r, float factor, float* dst) {
+// Query rows at from[0 .. rows), `dim` elements each, into a tile: dst[step * rows + r]; f32 values times `factor`, where it
+// is not 1 (fp8 qv only: the ratio of the two descales). Overruns the tile by less than kLanes floats, so tiles are packed
+// in ascending order.
+template <class M, Elem T>
+static void PackQueriesAs(const char* const* from, int rows, int dim, float factor, float* dst) {
   constexpr int kChunk = kLanes * M::kPack;
-  WithElem(type, [&](auto t) {
-    constexpr Elem T = decltype(t)::value;
-    alignas(64) float dwords[kLanes];
-    for (int d = 0; d < dim; d += kChunk) {
-      V x = dim - d >= kChunk ? M::template LoadDwords<T>(from + d * BytesOf(T))
-                              : LoadDwordsPartial<M, T>(from + d * BytesOf(T), dim - d);
-      if (M::kPack == 1 && factor != 1.0f) x = Mul(x, Splat(factor));
-      Store(dwords, x);
-      const int steps = Steps<M>(Min(dim - d, kChunk));
-      for (int i = 0; i < steps; ++i) memcpy(dst + (d / M::kPack + i) * rows + r, &dwords[i], 4);
+  for (int d = 0; d < dim; d += kChunk) {
+    const int steps = Steps<M>(Min(dim - d, kChunk));
+    // The last group of rows may be cut; what its stores spill into the next step is written after them.
+    for (int first = (rows - 1) / kLanes * kLanes; first >= 0; first -= kLanes) {
+      V x[kLanes];
+      for (int t = 0; t < kLanes; ++t) {
+        if (first + t >= rows) {
+          x[t] = Zero();
+          continue;
+        }
+        const char* at = from[first + t] + d * BytesOf(T);
+        x[t] = dim - d >= kChunk ? M::template LoadDwords<T>(at) : LoadDwordsPartial<M, T>(at, dim - d);
+        if (M::kPack == 1 && factor != 1.0f) x[t] = Mul(x[t], Splat(factor));
+      }
+      Transpose(x);
+      for (int i = 0; i < steps; ++i) Store(dst + (d / M::kPack + i) * rows + first, x[i]);
     }
-  });
+  }
+}
+template <class M>
+static void PackQueryRows(Elem type, const char* const* from, int rows, int dim, float factor, float* dst) {
+  WithElem(type, [&](auto t) { PackQueriesAs<M, decltype(t)::value>(from, rows, dim, factor, dst); });
 }
 
 }  // namespace regard::cpu::REGARD_ISA

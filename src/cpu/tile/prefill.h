@@ -11,22 +11,24 @@
 
 namespace regard::cpu::REGARD_ISA {
 
+inline constexpr int kTaskTiles = (kTaskRows + kTileRows - 1) / kTileRows;
+
 template <class M>
 struct PrefillScratch {
-  // Floats of each part; D = 128, f32, AVX-512: q 192 KiB + K 288 + V 256 + scores 24 + states 2 x 192 + clean 64 = 1208.
-  int qk_steps, o_floats, panel_steps;
+  // Floats of each part; D = 128, f32, AVX-512: q 288 KiB + K 256 + V 256 + scores 26 + states 2 x 288 + clean 64 = 1466.
+  int qk_steps, o_floats, panel_floats;
   int64_t q, keys, values, scores, clean, o, total;
   PrefillScratch(int qk_dim_steps, int head_dim_v) {
     qk_steps = qk_dim_steps;
-    panel_steps = RoundUp(qk_steps, kLanes) + kLanes;  // PackKeys writes whole vectors past the last step
+    panel_floats = RoundUp(qk_steps, kLanes) * kPanelKeys;  // of keys: whole vectors of steps
     o_floats = RoundUp(head_dim_v, kPanelKeys);
-    q = static_cast<int64_t>(RoundUp(kTaskRows, kTileRows)) * qk_steps;
-    keys = static_cast<int64_t>(kBlockTokens) * panel_steps;
+    q = RoundUp(static_cast<int64_t>(kTaskRows) * qk_steps + kLanes, 16);
+    keys = static_cast<int64_t>(kBlockTokens / kPanelKeys + 1) * panel_floats;  // one more: an odd half before qv's part
     values = static_cast<int64_t>(kBlockTokens) / M::kPack * o_floats;
-    scores = static_cast<int64_t>(kTileRows) * kBlockTokens;
-    clean = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
+    scores = static_cast<int64_t>(kTileRows) * kScoreStride;
+    clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
     o = static_cast<int64_t>(kTaskRows) * o_floats;
-    total = RoundUp(q, 16) + keys + values + scores + clean + 2 * o + 4 * kTaskRows;
+    total = q + keys + values + scores + clean + 2 * o + 4 * (kTaskRows + kLanes);
   }
 };
 
@@ -35,19 +37,21 @@ static int QkSteps(const ForwardParams& p) {
   return Steps<M>(p.head_dim) + Steps<M>(p.qv_dim);
 }
 
-// Rows r of (sequence, kv head) are numbered position * group + head in group.
+// One query tile: rows [row, row + rows) of (sequence, kv head), numbered position * group + head in group.
 template <class M>
 static void PackQueries(const ForwardParams& p, const Seq& s, int64_t b, int64_t head_kv, int64_t row, int rows,
                         float qv_factor, float* dst) {
+  const char *q[kTileRows], *qv[kTileRows];
+  int64_t i = row / p.group, g = row % p.group;
   for (int r = 0; r < rows; ++r) {
-    const int64_t i = (row + r) / p.group, h = head_kv * p.group + (row + r) % p.group;
-    const int64_t at = p.varlen ? s.q_row + i : i, batch = p.varlen ? 0 : b;
-    PackQueryRow<M>(p.q_type, p.q + batch * p.q_stride_b + at * p.q_stride_s + h * p.q_stride_h, p.head_dim, rows, r,
-                    1.0f, dst);
-    if (p.qv_dim > 0) {
-      PackQueryRow<M>(p.q_type, p.qv + batch * p.qv_stride_b + at * p.qv_stride_s + h * p.qv_stride_h, p.qv_dim, rows,
-                      r, qv_factor, dst + Steps<M>(p.head_dim) * rows);
-    }
+    const int64_t at = p.varlen ? s.q_row + i : i, batch = p.varlen ? 0 : b, h = head_kv * p.group + g;
+    q[r] = p.q + batch * p.q_stride_b + at * p.q_stride_s + h * p.q_stride_h;
+    if (p.qv_dim > 0) qv[r] = p.qv + batch * p.qv_stride_b + at * p.qv_stride_s + h * p.qv_stride_h;
+    if (++g == p.group) g = 0, ++i;
+  }
+  PackQueryRows<M>(p.q_type, q, rows, p.head_dim, 1.0f, dst);
+  if (p.qv_dim > 0) {
+    PackQueryRows<M>(p.q_type, qv, rows, p.qv_dim, qv_factor, dst + static_cast<int64_t>(Steps<M>(p.head_dim)) * rows);
   }
 }
 
@@ -62,128 +66,297 @@ static void PackPanel(const ForwardParams& p, int64_t head_kv, const int64_t* k_
   }
 }
 
+// The keys of a block that are packed: [first, last) of it, panels keeping their place.
+struct Block {
+  int64_t start;            // j' of the block
+  int first, last;
+  bool ends_split;
+  bool finite;              // no NaN or infinity among its values; known once packed
+};
+struct BlockOffsets {
+  int64_t k[kBlockTokens], v[kBlockTokens];
+};
+
+// A prefill task at work.
+template <class M>
+struct PrefillRun {
+  const ForwardParams& p;
+  const Task& task;
+  const Seq& s;
+  const PrefillScratch<M> size;
+  const Scaling scaling;
+  int64_t head_kv;
+  int rows;
+  float *q, *keys, *values, *scores, *clean;
+  // States of all rows: of the splits before, and of the split at hand. The first split that a tile meets is written
+  // straight into `before`: folding it into nothing would change no bit.
+  struct States {
+    float *o, *m, *l;
+  } before, split;
+  int64_t ov;               // floats between rows of o
+  Row info[kTaskRows];
+  // By row tile: keys [lo, hi) that some row sees, and the widest [all_lo, all_hi) that every row sees.
+  struct Tile {
+    int64_t lo, hi, all_lo, all_hi;
+    bool started;             // some block has been met
+    bool has_before;          // `before` is complete for the splits before
+    bool in_split;            // `split` holds blocks of this split
+    bool finished;            // written out
+  } tiles[kTaskTiles];
+  int64_t lo, hi;           // keys that some row sees
+  bool plain;               // scores need no FinishScores inside [all_lo, all_hi)
+  BlockOffsets offsets[2];  // of the block at hand and the next, turn about
+  int turn;                 // which is at hand
+  struct {
+    int key, end;           // of the next block, still to be fetched
+    int from_tile, keys_a_turn;
+  } fetch;
+  PhaseClock clock;
+
+  PrefillRun(const ForwardParams& params, const Task& t)
+      : p(params), task(t), s(params.seqs[t.b]), size(QkSteps<M>(params), params.head_dim_v),
+        scaling(ScalingOf(params, t.b, t.head_begin)), clock(params.phase_ticks) {}
+};
+
+template <class M>
+static void PreparePrefill(PrefillRun<M>& run, float* scratch) {
+  const ForwardParams& p = run.p;
+  const PrefillScratch<M>& size = run.size;
+  run.head_kv = run.task.head_begin;
+  run.rows = static_cast<int>(run.task.end - run.task.begin);
+  run.q = scratch;
+  run.keys = run.q + size.q;
+  run.values = run.keys + size.keys;
+  run.scores = run.values + size.values;
+  run.clean = run.scores + size.scores;
+  run.before.o = run.clean + size.clean;
+  run.split.o = run.before.o + size.o;
+  run.before.m = run.split.o + size.o;
+  run.before.l = run.before.m + kTaskRows + kLanes;
+  run.split.m = run.before.l + kTaskRows + kLanes;
+  run.split.l = run.split.m + kTaskRows + kLanes;
+  run.ov = size.o_floats;
+  run.plain = !run.scaling.transform && !p.masks;
+  run.lo = INT64_MAX;
+  run.hi = 0;
+
+  int64_t i = run.task.begin / p.group, g = run.task.begin % p.group;
+  Range range = VisibleRange(p, run.s, i);
+  for (int r = 0; r < run.rows; ++r) {
+    run.info[r] = {run.task.b, run.head_kv * p.group + g, i, range.begin, range.end};
+    run.before.m[r] = run.split.m[r] = kMinusInf;
+    run.before.l[r] = run.split.l[r] = 0.0f;
+    if (++g < p.group) continue;
+    g = 0;
+    ++i;
+    if (r + 1 < run.rows) range = VisibleRange(p, run.s, i);
+  }
+  for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {
+    typename PrefillRun<M>::Tile& tile = run.tiles[n];
+    tile = {INT64_MAX, 0, 0, INT64_MAX, false, false, false, false};
+    for (int r = t; r < Min(t + kTileRows, run.rows); ++r) {
+      tile.all_lo = Max(tile.all_lo, run.info[r].lo);
+      tile.all_hi = Min(tile.all_hi, run.info[r].hi);
+      if (run.info[r].lo >= run.info[r].hi) continue;
+      tile.lo = Min(tile.lo, run.info[r].lo);
+      tile.hi = Max(tile.hi, run.info[r].hi);
+    }
+    run.lo = Min(run.lo, tile.lo);
+    run.hi = Max(run.hi, tile.hi);
+  }
+}
+
+// Row tile `n` meets its first keys: its q is packed, and that of the next tile fetched meanwhile.
+template <class M, int R>
+static void StartTile(PrefillRun<M>& run, int n) {
+  const ForwardParams& p = run.p;
+  const int t = n * kTileRows;
+  run.tiles[n].started = true;
+  PackQueries<M>(p, run.s, run.task.b, run.head_kv, run.task.begin + t, R, run.scaling.qv_factor,
+                 run.q + static_cast<int64_t>(t) * run.size.qk_steps);
+  const int64_t batch = p.varlen ? 0 : run.task.b, first = p.varlen ? run.s.q_row : 0;
+  for (int r = t + kTileRows; r < Min(t + 2 * kTileRows, run.rows); ++r) {
+    const char* at = p.q + batch * p.q_stride_b + (first + run.info[r].i) * p.q_stride_s + run.info[r].h * p.q_stride_h;
+    for (int c = 0; c < p.head_dim * BytesOf(p.q_type); c += 64) PrefetchFar(at + c);
+  }
+}
+
+// Row tile `n` has met the last keys that it sees of a split: the split's states join those of the splits before; after
+// its last split its rows are written out.
+template <class M, int R>
+static void EndTile(PrefillRun<M>& run, int n, bool last) {
+  typename PrefillRun<M>::Tile& tile = run.tiles[n];
+  const int t = n * kTileRows;
+  for (int r = t; r < t + R && tile.in_split; ++r) {
+    FoldState(run.before.o + r * run.ov, &run.before.m[r], &run.before.l[r], run.split.o + r * run.ov, run.split.m[r],
+              run.split.l[r], run.scaling.exponent, run.ov);
+    run.split.m[r] = kMinusInf;
+    run.split.l[r] = 0.0f;
+  }
+  tile.has_before = true;
+  tile.in_split = false;
+  if (!last) return;
+  tile.finished = true;
+  for (int r = t; r < t + R; ++r) {
+    FinishRow(run.p, run.s, run.scaling, run.task.b, run.info[r].h, run.info[r].i, run.before.o + r * run.ov,
+              run.before.m[r], run.before.l[r]);
+  }
+}
+
+// The block of keys from `start` on, and where its keys lie; first == last past the end.
+template <class M>
+static Block BlockAt(const PrefillRun<M>& run, int64_t start, BlockOffsets& offsets) {
+  Block block{start, 0, 0, (start + kBlockTokens) % kSplitTokens == 0, true};
+  if (start >= run.hi) return block;
+  block.first = static_cast<int>(Max(run.lo - start, 0)) / kPanelKeys * kPanelKeys;
+  block.last = static_cast<int>(Min(run.hi - start, kBlockTokens));
+  const int64_t j = run.s.leftpad + start + block.first;
+  const int n = block.last - block.first;
+  TokenOffsets(run.p, run.s, run.p.k, j, n, offsets.k + block.first);
+  TokenOffsets(run.p, run.s, run.p.v, j, n, offsets.v + block.first);
+  return block;
+}
+
+// The lines of keys [begin, last) of a block, to be fetched one by one.
+template <class M>
+static LineStream LinesOf(const PrefillRun<M>& run, const KvView& view, const int64_t* offsets, int begin, int last,
+                          int dim) {
+  return StreamOf(view.data + run.head_kv * view.head_stride, offsets + begin, static_cast<int>(Max(last - begin, 0)), 1,
+                  view.head_stride, dim * BytesOf(run.p.kv_type));
+}
+
+template <class M>
+static void PackBlock(PrefillRun<M>& run, Block& block, const BlockOffsets& offsets) {
+  const ForwardParams& p = run.p;
+  const int first = block.first, last = block.last;
+  // Packing reads one panel behind what it fetches.
+  LineStream k_ahead = LinesOf(run, p.k, offsets.k, first + kPanelKeys, last, p.head_dim);
+  LineStream v_ahead = LinesOf(run, p.v, offsets.v, first + kPanelKeys, last, p.head_dim_v);
+  for (int k = first; k < last; k += kPanelKeys) {
+    PackPanel<M>(p, run.head_kv, offsets.k + k, offsets.v + k, static_cast<int>(Min(kPanelKeys, last - k)), k_ahead,
+                 run.keys + static_cast<int64_t>(k / kPanelKeys) * run.size.panel_floats);
+  }
+  const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
+  const V finite = PackValues<M>(p.kv_type, p.v.data + run.head_kv * p.v.head_stride, offsets.v + first, last - first,
+                                 p.head_dim_v, panel_floats, v_ahead, run.values + first / M::kPack * kPanelKeys);
+  block.finite = ReduceAdd(finite) == 0.0f;
+  // Rows past the last key, up to the panel's end, meet weights of 0.
+  for (int c = 0; c < run.size.o_floats / kPanelKeys; ++c) {
+    const int end = RoundUp(last, kPanelKeys) / M::kPack, at = (last + M::kPack - 1) / M::kPack;
+    memset(run.values + c * panel_floats + at * kPanelKeys, 0, sizeof(float) * static_cast<size_t>((end - at) * kPanelKeys));
+  }
+  run.clock.Lap(kTicksPack);
+}
+
+// Sets the pace at which the tiles of the block at hand fetch the next one into L2: the later half of them, or it would
+// be gone again before it is packed.
+template <class M>
+static void StartFetch(PrefillRun<M>& run, const Block& block, const Block& next) {
+  const int tiles = (run.rows + kTileRows - 1) / kTileRows;
+  const int turns = (tiles - tiles / 2) * ((block.last - block.first + kPanelKeys - 1) / kPanelKeys);
+  run.fetch = {next.first, next.last, tiles / 2, (next.last - next.first + turns - 1) / turns};
+}
+
+REGARD_INLINE void FetchRow(const char* at, int bytes) {
+  for (int c = 0; c < bytes; c += 64) PrefetchFar(at + c);
+}
+
+template <class M>
+REGARD_INLINE void FetchAhead(PrefillRun<M>& run, const BlockOffsets& offsets) {
+  const ForwardParams& p = run.p;
+  const int size = BytesOf(p.kv_type);
+  const char* const k = p.k.data + run.head_kv * p.k.head_stride;
+  const char* const v = p.v.data + run.head_kv * p.v.head_stride;
+  const int end = static_cast<int>(Min(run.fetch.key + run.fetch.keys_a_turn, run.fetch.end));
+  for (; run.fetch.key < end; ++run.fetch.key) {
+    FetchRow(k + offsets.k[run.fetch.key], p.head_dim * size);
+    FetchRow(v + offsets.v[run.fetch.key], p.head_dim_v * size);
+  }
+}
+
+// Row tile `n`, R rows from row t on, over one block.
+template <class M, int R>
+static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
+  const ForwardParams& p = run.p;
+  typename PrefillRun<M>::Tile& tile = run.tiles[n];
+  const int t = n * kTileRows;
+  const int begin = static_cast<int>(Min(Max(tile.lo - block.start, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
+  const int end = RoundUp(static_cast<int>(Max(Min(tile.hi - block.start, block.last), 0)), kPanelKeys);
+  if (begin >= end) return;
+  const bool fresh = tile.has_before ? !tile.in_split : !tile.started;
+  if (!tile.started) StartTile<M, R>(run, n);
+  run.clock.Lap(kTicksPack);
+  NoStream none;
+  const float* q = run.q + static_cast<int64_t>(t) * run.size.qk_steps;
+  for (int k = begin; k < end; k += kPanelKeys) {
+    ScoreTile<M, R>(q, run.keys + static_cast<int64_t>(k / kPanelKeys) * run.size.panel_floats, run.size.qk_steps,
+                    run.scores + k, none);
+    if (n >= run.fetch.from_tile) FetchAhead(run, run.offsets[run.turn ^ 1]);
+  }
+  typename PrefillRun<M>::States& state = tile.has_before ? run.split : run.before;
+  float* const o = state.o + t * run.ov;
+  if (!fresh) {
+    for (int c = 0; c < R * run.ov; c += 16) PrefetchNear(o + c);
+  }
+  run.clock.Lap(kTicksScores);
+
+  if (!run.plain || block.start + begin < tile.all_lo || block.start + end > tile.all_hi) {
+    for (int r = 0; r < R; ++r) {
+      FinishScores(p, run.s, run.info[t + r], block.start + begin, end - begin, run.scaling.scale, run.scaling.transform,
+                   run.scores + r * kScoreStride + begin);
+    }
+  }
+  tile.in_split = tile.has_before;
+  alignas(64) float alpha[kMaxTileRows];
+  const bool rescale = block.finite
+                           ? SoftmaxRows<M, false>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
+                                                   state.l + t, alpha)
+                           : SoftmaxRows<M, true>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
+                                                  state.l + t, alpha);
+  const Start start = fresh ? Start::kEmpty : rescale ? Start::kRescale : Start::kKeep;
+  run.clock.Lap(kTicksSoftmax);
+
+  const float* probs = run.scores + begin / M::kPack;
+  const float* v = run.values + begin / M::kPack * kPanelKeys;
+  const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
+  const int steps = (end - begin) / M::kPack;
+  if (block.finite) {
+    AccumulateValues<M, R>(probs, v, panel_floats, steps, p.head_dim_v, start, alpha, o, run.ov, none);
+  } else {
+    for (int r = 0; r < R; ++r) {
+      AccumulateVisibleValues<M>(probs + r * kScoreStride, v, panel_floats, steps, p.head_dim_v, start, alpha + r,
+                                 o + r * run.ov, run.clean);
+    }
+  }
+  run.clock.Lap(kTicksValues);
+  const bool last = block.start + block.last >= tile.hi;
+  if (last || block.ends_split) EndTile<M, R>(run, n, last);
+  run.clock.Lap(kTicksMerge);
+}
+
 template <class M>
 static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch) {
-  const Seq& s = p.seqs[task.b];
-  const int64_t head_kv = task.head_begin;
-  const int rows = static_cast<int>(task.end - task.begin);
-  const Scaling scaling = ScalingOf(p, task.b, head_kv);
-  const PrefillScratch<M> size(QkSteps<M>(p), p.head_dim_v);
-  float* const q = scratch;
-  float* const keys = q + RoundUp(size.q, 16);
-  float* const values = keys + size.keys;
-  float* const scores = values + size.values;
-  float* const clean = scores + size.scores;
-  float* state = clean + size.clean;     // of the split at hand: o, then m and l of all rows
-  float* total = state + size.o;         // of the splits before
-  float* m = total + size.o;
-  float* l = m + kTaskRows;
-  float* total_m = l + kTaskRows;
-  float* total_l = total_m + kTaskRows;
-  const int64_t ov = size.o_floats;
-
-  Row info[kTaskRows];
-  int64_t lo = INT64_MAX, hi = 0;
-  for (int r = 0; r < rows; ++r) {
-    const int64_t i = (task.begin + r) / p.group;
-    const bool same = r > 0 && info[r - 1].i == i;
-    const Range range = same ? Range{info[r - 1].lo, info[r - 1].hi} : VisibleRange(p, s, i);
-    info[r] = {task.b, head_kv * p.group + (task.begin + r) % p.group, i, range.begin, range.end};
-    if (range.begin < range.end) {
-      lo = Min(lo, range.begin);
-      hi = Max(hi, range.end);
+  PrefillRun<M> run(p, task);
+  PreparePrefill(run, scratch);
+  run.turn = 0;
+  Block next = BlockAt(run, run.lo < run.hi ? run.lo / kBlockTokens * kBlockTokens : run.hi, run.offsets[0]);
+  for (; next.first < next.last; run.turn ^= 1) {
+    Block block = next;
+    run.clock.Lap(kTicksOther);
+    PackBlock(run, block, run.offsets[run.turn]);
+    next = BlockAt(run, block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
+    StartFetch(run, block, next);
+    for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {
+      WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),
+                          [&](auto count) { RunTile<M, decltype(count)::value>(run, n, block); });
     }
   }
-  for (int r = 0; r < rows; r += kTileRows) {
-    const int n = static_cast<int>(Min(kTileRows, rows - r));
-    PackQueries<M>(p, s, task.b, head_kv, task.begin + r, n, scaling.qv_factor, q + static_cast<int64_t>(r) * size.qk_steps);
+  for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {  // rows that see no key
+    if (run.tiles[n].finished) continue;
+    WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),
+                        [&](auto count) { EndTile<M, decltype(count)::value>(run, n, true); });
   }
-  for (int r = 0; r < rows; ++r) {
-    total_m[r] = kMinusInf;
-    total_l[r] = 0.0f;
-  }
-  memset(total, 0, sizeof(float) * static_cast<size_t>(rows * ov));
-
-  NoStream none;
-  int64_t k_offsets[kBlockTokens], v_offsets[kBlockTokens];
-  for (int64_t split = lo < hi ? lo / kSplitTokens : 0; split * kSplitTokens < hi; ++split) {
-    memset(state, 0, sizeof(float) * static_cast<size_t>(rows * ov));
-    for (int r = 0; r < rows; ++r) {
-      m[r] = kMinusInf;
-      l[r] = 0.0f;
-    }
-    const int64_t split_end = Min((split + 1) * kSplitTokens, hi);
-    for (int64_t block = split * kSplitTokens; block < split_end; block += kBlockTokens) {
-      // Keys [first, last) of the block that some row sees; panels keep their place in the block.
-      const int first = static_cast<int>(Min(Max(lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
-      const int last = static_cast<int>(Min(split_end - block, kBlockTokens));
-      if (first >= last) continue;
-      TokenOffsets(p, s, p.k, s.leftpad + block + first, last - first, k_offsets + first);
-      TokenOffsets(p, s, p.v, s.leftpad + block + first, last - first, v_offsets + first);
-      // Packing reads one panel behind what it fetches.
-      const auto ahead = [&](const KvView& view, const int64_t* offsets, int begin, int dim) {
-        return StreamOf(view.data + head_kv * view.head_stride, offsets + begin, static_cast<int>(Max(last - begin, 0)), 1,
-                        view.head_stride, dim * BytesOf(p.kv_type));
-      };
-      LineStream k_ahead = ahead(p.k, k_offsets, first + kPanelKeys, p.head_dim);
-      LineStream v_ahead = ahead(p.v, v_offsets, first + kPanelKeys, p.head_dim_v);
-      for (int k = first; k < last; k += kPanelKeys) {
-        PackPanel<M>(p, head_kv, k_offsets + k, v_offsets + k, static_cast<int>(Min(kPanelKeys, last - k)), k_ahead,
-                     keys + static_cast<int64_t>(k) * size.panel_steps);
-      }
-      const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
-      const V finite = PackValues<M>(p.kv_type, p.v.data + head_kv * p.v.head_stride, v_offsets + first, last - first,
-                                     p.head_dim_v, panel_floats, v_ahead, values + first / M::kPack * kPanelKeys);
-      const bool all_finite = ReduceAdd(finite) == 0.0f;
-      // Rows past the last key, up to the panel's end, meet weights of -0.
-      for (int c = 0; c < size.o_floats / kPanelKeys; ++c) {
-        const int end = RoundUp(last, kPanelKeys) / M::kPack, at = (last + M::kPack - 1) / M::kPack;
-        memset(values + c * panel_floats + at * kPanelKeys, 0, sizeof(float) * static_cast<size_t>((end - at) * kPanelKeys));
-      }
-
-      for (int t = 0; t < rows; t += kTileRows) {
-        const int n = static_cast<int>(Min(kTileRows, rows - t));
-        int64_t tile_lo = INT64_MAX, tile_hi = 0;
-        for (int r = t; r < t + n; ++r) {
-          if (info[r].lo >= info[r].hi) continue;
-          tile_lo = Min(tile_lo, info[r].lo);
-          tile_hi = Max(tile_hi, info[r].hi);
-        }
-        const int begin = static_cast<int>(Min(Max(tile_lo - block, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
-        const int end = RoundUp(static_cast<int>(Max(Min(tile_hi - block, last), 0)), kPanelKeys);
-        if (begin >= end) continue;
-        const float* tile_q = q + static_cast<int64_t>(t) * size.qk_steps;
-        WithRows<kTileRows>(n, [&](auto count) {
-          constexpr int R = decltype(count)::value;
-          for (int k = begin; k < end; k += kPanelKeys) {
-            ScoreTile<M, R>(tile_q, keys + static_cast<int64_t>(k) * size.panel_steps, size.qk_steps, scores + k, none);
-          }
-          for (int r = 0; r < R; ++r) {
-            float* x = scores + r * kBlockTokens;
-            FinishScores(p, s, info[t + r], block + begin, end - begin, scaling.scale, scaling.transform, x + begin);
-            SoftmaxBlock<M>(x, begin, end, scaling.exponent, &m[t + r], &l[t + r], state + (t + r) * ov, ov);
-          }
-          const float* probs = scores + begin / M::kPack;
-          const float* v = values + begin / M::kPack * kPanelKeys;
-          const int steps = (end - begin) / M::kPack;
-          if (all_finite) {
-            AccumulateValues<M, R>(probs, v, panel_floats, steps, p.head_dim_v, state + t * ov, ov, none);
-          } else {
-            for (int r = 0; r < R; ++r) {
-              AccumulateVisibleValues<M>(probs + r * kBlockTokens, v, panel_floats, steps, p.head_dim_v,
-                                         state + (t + r) * ov, ov, clean);
-            }
-          }
-        });
-      }
-    }
-    for (int r = 0; r < rows; ++r) {
-      FoldState(total + r * ov, &total_m[r], &total_l[r], state + r * ov, m[r], l[r], scaling.exponent, ov);
-    }
-  }
-  for (int r = 0; r < rows; ++r) {
-    FinishRow(p, s, scaling, task.b, info[r].h, info[r].i, total + r * ov, total_m[r], total_l[r]);
-  }
+  run.clock.Lap(kTicksOther);
 }
 
 }  // namespace regard::cpu::REGARD_ISA

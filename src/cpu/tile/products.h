@@ -24,7 +24,7 @@ REGARD_INLINE void MacChain(const float* a, const float* b, int steps, V (&acc)[
   }
 }
 
-// Scores of R rows against one panel of kPanelKeys keys: scores[r * kBlockTokens + key]. q: [steps][R].
+// Scores of R rows against one panel of kPanelKeys keys: scores[r * kScoreStride + key]. q: [steps][R].
 template <class M, int R, class Stream>
 static void ScoreTile(const float* q, const float* panel, int steps, float* scores, Stream& stream) {
   V acc[R][2];
@@ -33,21 +33,33 @@ static void ScoreTile(const float* q, const float* panel, int steps, float* scor
   MacChain<M, R, 2, 1, R>(q, panel, steps, acc, stream);
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
-    Store(scores + r * kBlockTokens, acc[r][0]);
-    Store(scores + r * kBlockTokens + kLanes, acc[r][1]);
+    Store(scores + r * kScoreStride, acc[r][0]);
+    Store(scores + r * kScoreStride + kLanes, acc[r][1]);
   }
 }
 
-// o[r][N vectors] += chain over key steps of probs(r, step) * values[step][2 * kLanes]; probs rows are kBlockTokens apart.
+// What a value tile starts from: the o of blocks before, as it is or times alpha[r], or nothing yet.
+enum class Start { kEmpty, kKeep, kRescale };
+
+// o[r][N vectors] <- start, then a chain over key steps of probs(r, step) * values[step][2 * kLanes]; probs rows are
+// kScoreStride apart.
 template <class M, int R, int N, class Stream>
-static void ValueTile(const float* probs, const float* values, int steps, float* o, int64_t o_stride, Stream& stream) {
+static void ValueTile(const float* probs, const float* values, int steps, Start start, const float* alpha, float* o,
+                      int64_t o_stride, Stream& stream) {
   V acc[R][N];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
-    for (int n = 0; n < N; ++n) acc[r][n] = Load(o + r * o_stride + n * kLanes);
+    for (int n = 0; n < N; ++n) acc[r][n] = start == Start::kEmpty ? Zero() : Load(o + r * o_stride + n * kLanes);
   }
-  MacChain<M, R, N, kBlockTokens, 1>(probs, values, steps, acc, stream);
+  if (start == Start::kRescale) {
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      REGARD_UNROLL
+      for (int n = 0; n < N; ++n) acc[r][n] = Mul(acc[r][n], SplatMem(alpha + r));
+    }
+  }
+  MacChain<M, R, N, kScoreStride, 1>(probs, values, steps, acc, stream);
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
@@ -58,45 +70,50 @@ static void ValueTile(const float* probs, const float* values, int steps, float*
 // All columns of R rows. values: column panels, panel_floats apart.
 template <class M, int R, class Stream>
 static void AccumulateValues(const float* probs, const float* values, int64_t panel_floats, int steps, int dim_v,
-                             float* o, int64_t o_stride, Stream& stream) {
+                             Start start, const float* alpha, float* o, int64_t o_stride, Stream& stream) {
   int c = 0;
   for (; c + kLanes < dim_v; c += 2 * kLanes, values += panel_floats) {
-    ValueTile<M, R, 2>(probs, values, steps, o + c, o_stride, stream);
+    ValueTile<M, R, 2>(probs, values, steps, start, alpha, o + c, o_stride, stream);
   }
-  if (c < dim_v) ValueTile<M, R, 1>(probs, values, steps, o + c, o_stride, stream);
+  if (c < dim_v) ValueTile<M, R, 1>(probs, values, steps, start, alpha, o + c, o_stride, stream);
 }
 
 // The same for one row, when values holds NaN or infinity: rows with a masked weight (-0) are replaced by zeros first,
-// so that a masked key's value never arrives. Bits of all other rows are those of AccumulateValues. `clean` has room for
-// kBlockTokens / kPack * 2 * kLanes floats.
+// kPanelKeys keys at a time, so that a masked key's value never arrives. Bits of all other rows are those of
+// AccumulateValues. `clean` has room for kPanelKeys / kPack * 2 * kLanes floats.
 template <class M>
 static void AccumulateVisibleValues(const float* probs, const float* values, int64_t panel_floats, int steps, int dim_v,
-                                    float* o, int64_t o_stride, float* clean) {
+                                    Start start, const float* alpha, float* o, float* clean) {
+  constexpr int kSteps = kPanelKeys / M::kPack;
   NoStream none;
-  for (int c = 0; c < dim_v; c += 2 * kLanes, values += panel_floats) {
-    memcpy(clean, values, sizeof(float) * 2 * kLanes * static_cast<size_t>(steps));
-    for (int t = 0; t < steps; ++t) {
-      uint32_t p;
-      memcpy(&p, probs + t, 4);
-      uint32_t keep = 0xffffffffu;
-      if constexpr (M::kPack == 1) {
-        if (p == 0x80000000u) keep = 0;
+  for (int first = 0; first < steps; first += kSteps, start = Start::kKeep) {
+    const int n = static_cast<int>(Min(kSteps, steps - first));
+    const float* panel = values + first * kPanelKeys;
+    for (int c = 0; c < dim_v; c += 2 * kLanes, panel += panel_floats) {
+      memcpy(clean, panel, sizeof(float) * 2 * kLanes * static_cast<size_t>(n));
+      for (int t = 0; t < n; ++t) {
+        uint32_t p;
+        memcpy(&p, probs + first + t, 4);
+        uint32_t keep = 0xffffffffu;
+        if constexpr (M::kPack == 1) {
+          if (p == 0x80000000u) keep = 0;
+        } else {
+          if ((p & 0xffffu) == 0x8000u) keep &= 0xffff0000u;
+          if ((p >> 16) == 0x8000u) keep &= 0x0000ffffu;
+        }
+        if (keep == 0xffffffffu) continue;
+        for (int i = 0; i < 2 * kLanes; ++i) {
+          uint32_t x;
+          memcpy(&x, clean + t * 2 * kLanes + i, 4);
+          x &= keep;
+          memcpy(clean + t * 2 * kLanes + i, &x, 4);
+        }
+      }
+      if (c + kLanes < dim_v) {
+        ValueTile<M, 1, 2>(probs + first, clean, n, start, alpha, o + c, 0, none);
       } else {
-        if ((p & 0xffffu) == 0x8000u) keep &= 0xffff0000u;
-        if ((p >> 16) == 0x8000u) keep &= 0x0000ffffu;
+        ValueTile<M, 1, 1>(probs + first, clean, n, start, alpha, o + c, 0, none);
       }
-      if (keep == 0xffffffffu) continue;
-      for (int i = 0; i < 2 * kLanes; ++i) {
-        uint32_t x;
-        memcpy(&x, clean + t * 2 * kLanes + i, 4);
-        x &= keep;
-        memcpy(clean + t * 2 * kLanes + i, &x, 4);
-      }
-    }
-    if (c + kLanes < dim_v) {
-      ValueTile<M, 1, 2>(probs, clean, steps, o + c, o_stride, none);
-    } else {
-      ValueTile<M, 1, 1>(probs, clean, steps, o + c, o_stride, none);
     }
   }
 }

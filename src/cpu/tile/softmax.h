@@ -39,40 +39,53 @@ static inline void ScaleRow(float* o, int64_t n, float w) {
   for (int64_t c = 0; c < n; c += kLanes) Store(o + c, Mul(Load(o + c), v));
 }
 
-// One block of a row: final scores x[begin, end) (multiples of kPanelKeys from the block's start) become weights
-// p = 2^(c * (x - m)), packed for M's product (f32 in place, or bf16 pairs from x[begin / 2]); m, l and o advance. Lane
-// j' mod kLanes sums its keys in order, then the lanes add up by a fixed tree.
-template <class M>
-static void SoftmaxBlock(float* x, int begin, int end, float c, float* m, float* l, float* o, int64_t o_floats) {
-  V top = Splat(kMinusInf);
-  for (int k = begin; k < end; k += kLanes) top = Max(top, Load(x + k));
-  const float block_max = ReduceMax(top);
-  if (!(block_max <= *m)) {
-    if (*m != kMinusInf) {
-      const float alpha = Weight(*m, block_max, c);
-      *l *= alpha;
-      ScaleRow(o, o_floats, alpha);
+// One block of `rows` rows, kScoreStride apart: final scores x[begin, end) (multiples of kPanelKeys from the block's start)
+// become weights p = 2^(c * (x - m)), packed for M's product (f32 in place, or bf16 pairs from x[begin / 2]). m and l
+// advance; o is to be multiplied by alpha before the block's values are added, and the result says whether some alpha is
+// not 1. Lane j' mod kLanes sums its keys in order, then the lanes add up by a fixed tree. kMark: weights of masked keys
+// are -0, for AccumulateVisibleValues; else +0.
+template <class M, bool kMark>
+static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* m, float* l, float* alpha) {
+  alignas(64) float rise[kMaxTileRows];
+  for (int r = 0; r < rows; ++r) {
+    const float* row = x + r * kScoreStride;
+    V top0 = Splat(kMinusInf), top1 = top0;
+    for (int k = begin; k < end; k += kPanelKeys) {
+      top0 = Max(top0, Load(row + k));
+      top1 = Max(top1, Load(row + k + kLanes));
     }
-    *m = block_max;
+    const float block_max = ReduceMax(Max(top0, top1)), before = m[r];
+    m[r] = block_max <= before ? before : block_max;
+    rise[r] = before == kMinusInf ? kMinusInf : before - m[r];
   }
-  const V base = Splat(*m == kMinusInf ? 0.0f : *m);
   const V vc = Splat(c);
-  V sum = Zero();
-  for (int k = begin; k < end; k += kPanelKeys) {
-    const V x0 = Load(x + k), x1 = Load(x + k + kLanes);
-    const V p0 = MarkMasked(x0, Exp2(Mul(Sub(x0, base), vc)));
-    const V p1 = MarkMasked(x1, Exp2(Mul(Sub(x1, base), vc)));
-    sum = Add(Add(sum, p0), p1);
-    if constexpr (M::kPack == 1) {
-      Store(x + k, p0);
-      Store(x + k + kLanes, p1);
-    } else {
+  for (int r = 0; r < rows; r += kLanes) Store(alpha + r, Exp2(Mul(Load(rise + r), vc)));
+  bool rescale = false;
+  for (int r = 0; r < rows; ++r) {
+    float* row = x + r * kScoreStride;
+    const V base = Splat(m[r] == kMinusInf ? 0.0f : m[r]);
+    V sum = Zero();
+    for (int k = begin; k < end; k += kPanelKeys) {
+      const V x0 = Load(row + k), x1 = Load(row + k + kLanes);
+      V p0 = Exp2(Mul(Sub(x0, base), vc)), p1 = Exp2(Mul(Sub(x1, base), vc));
+      if constexpr (kMark) {
+        p0 = MarkMasked(x0, p0);
+        p1 = MarkMasked(x1, p1);
+      }
+      sum = Add(Add(sum, p0), p1);
+      if constexpr (M::kPack == 1) {
+        Store(row + k, p0);
+        Store(row + k + kLanes, p1);
+      } else {
 #ifdef REGARD_HAS_BF16_PAIRS
-      Store(x + k / 2, PackPairs(p0, p1));
+        Store(row + k / 2, PackPairs(p0, p1));
 #endif
+      }
     }
+    l[r] = l[r] * alpha[r] + ReduceAdd(sum);
+    rescale = rescale || alpha[r] != 1.0f;
   }
-  *l += ReduceAdd(sum);
+  return rescale;
 }
 
 // (o, m, l) <- (o, m, l) + (o2, m2, l2): "Merging partial results" of docs/semantics.md on unnormalised states.
@@ -86,24 +99,25 @@ static void FoldState(float* o, float* m, float* l, const float* o2, float m2, f
   *m = top;
 }
 
-static void StoreOut(Elem type, char* to, const float* from, int n) {
-  int c = 0;
-  alignas(64) char tail[kLanes * 4];
-  for (; c < n; c += kLanes) {
-    const V v = Load(from + c);
-    const bool whole = c + kLanes <= n;
-    char* at = whole ? to + static_cast<int64_t>(c) * BytesOf(type) : tail;
-    if (type == Elem::kF32) Store(reinterpret_cast<float*>(at), CanonicalNan(v));
-    if (type == Elem::kF16) StoreF16(at, v);
-    if (type == Elem::kBF16) StoreBF16(at, v);
-    if (!whole) memcpy(to + static_cast<int64_t>(c) * BytesOf(type), tail, static_cast<size_t>((n - c) * BytesOf(type)));
+// o * inverse * descale, every zero +0, as elements of type T.
+template <Elem T>
+static void StoreOut(const float* o, float inverse, float descale, int n, char* to) {
+  const V vi = Splat(inverse), vd = Splat(descale);
+  for (int c = 0; c < n; c += kLanes, to += kLanes * BytesOf(T)) {
+    const V v = Add(Mul(Mul(Load(o + c), vi), vd), Zero());
+    alignas(64) char tail[kLanes * 4];
+    char* at = c + kLanes <= n ? to : tail;
+    if constexpr (T == Elem::kF32) Store(reinterpret_cast<float*>(at), CanonicalNan(v));
+    if constexpr (T == Elem::kF16) StoreF16(at, v);
+    if constexpr (T == Elem::kBF16) StoreBF16(at, v);
+    if (at == tail) memcpy(to, tail, static_cast<size_t>((n - c) * BytesOf(T)));
   }
 }
 
 // The sink last, then one division; writes out and lse of one row. Adding +0 makes every zero a +0: the sign of a zero
 // would depend on which masked keys were passed over.
 static void FinishRow(const ForwardParams& p, const Seq& s, const Scaling& scaling, int64_t b, int64_t h, int64_t i,
-                      float* o, float m, float l) {
+                      const float* o, float m, float l) {
   if (!scaling.transform) m *= scaling.scale;
   float w = 1.0f;
   if (p.sink) {
@@ -118,13 +132,14 @@ static void FinishRow(const ForwardParams& p, const Seq& s, const Scaling& scali
   const float inverse = l == 0.0f ? 0.0f : w / l;
   float descale = 1.0f;
   if (p.v_descale) descale = p.v_descale[b * p.v_descale_stride[0] + h / p.group * p.v_descale_stride[1]];
-  for (int c = 0; c < p.head_dim_v; c += kLanes) {
-    const V v = l == 0.0f ? Zero() : Mul(Mul(Load(o + c), Splat(inverse)), Splat(descale));
-    Store(o + c, Add(v, Zero()));
-  }
   const int64_t row = p.varlen ? s.q_row + i : i;
   const int64_t batch = p.varlen ? 0 : b;
-  StoreOut(p.out_type, p.out + batch * p.out_stride_b + row * p.out_stride_s + h * p.out_stride_h, o, p.head_dim_v);
+  char* out = p.out + batch * p.out_stride_b + row * p.out_stride_s + h * p.out_stride_h;
+  if (l == 0.0f) {
+    memset(out, 0, static_cast<size_t>(p.head_dim_v * BytesOf(p.out_type)));
+  } else {
+    WithElem(p.out_type, [&](auto t) { StoreOut<decltype(t)::value>(o, inverse, descale, p.head_dim_v, out); });
+  }
   if (p.lse) p.lse[batch * p.lse_stride_b + h * p.lse_stride_h + row * p.lse_stride_s] = LseOf(m, l);
 }
 
