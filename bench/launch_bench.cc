@@ -40,7 +40,8 @@ const cpu::CpuConfig& IdleConfig() {
 }
 
 struct Call {
-  explicit Call(const std::string& text) : executor(MakeExecutor(ExecutorKind::kOpenMp, 1)), made(cases::MakeCase(ParseProblem(text))) {
+  explicit Call(const std::string& text)
+      : executor(MakeExecutor(ExecutorKind::kOpenMp, 1)), made(cases::MakeCase(ParseProblem(text))) {
     selection = Select(made.problem(), DeviceCaps::Host());
   }
   void PlanFor(const Selection& s) {
@@ -57,7 +58,8 @@ struct Call {
 };
 
 std::string TextOf(const benchmark::State& state) {
-  return "decode b=" + std::to_string(state.range(0)) + " sq=1 skv=" + std::to_string(state.range(1)) + " hq=32 hkv=8 d=128 dtype=bf16";
+  return "decode b=" + std::to_string(state.range(0)) + " sq=1 skv=" + std::to_string(state.range(1)) +
+         " hq=32 hkv=8 d=128 dtype=bf16";
 }
 
 void LaunchIdle(benchmark::State& state) {
@@ -86,7 +88,8 @@ void OneCall(benchmark::State& state) {
   Call call(TextOf(state));
   CallControl control;
   control.executor = call.executor.get();
-  for (auto _ : state) benchmark::DoNotOptimize(Attention(call.made.args(), call.made.problem().options, false, control));
+  for (auto _ : state)
+    benchmark::DoNotOptimize(Attention(call.made.args(), call.made.problem().options, false, control));
 }
 
 BENCHMARK(LaunchIdle)->Name("launch, idle")->Args({1, 16})->Args({64, 16})->Args({1, 32768});

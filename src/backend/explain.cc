@@ -86,7 +86,9 @@ std::string ProblemLine(const Problem& p) {
 }
 
 // What holds once a plan is made: REGARD_TUNE may have changed it.
-const std::string& NumericsOf(const Plan* plan, const Selection& s) { return plan ? plan->selection().numerics : s.numerics; }
+const std::string& NumericsOf(const Plan* plan, const Selection& s) {
+  return plan ? plan->selection().numerics : s.numerics;
+}
 Invariance InvarianceOf(const Plan* plan, const Problem& p) {
   return plan ? plan->problem().options.invariance : p.options.invariance;
 }
@@ -95,7 +97,8 @@ Invariance InvarianceOf(const Plan* plan, const Problem& p) {
 std::string InvarianceNote(const Problem& p, const Plan* plan, const Selection& s) {
   const std::string note = std::string("invariance ") + NameOf(InvarianceOf(plan, p));
   if (NumericsOf(plan, s) != s.numerics) return note + " (REGARD_TUNE changes the numerics)";
-  return p.options.invariance == Invariance::kFull ? note : note + " (no kernel gains from it: full invariance holds all the same)";
+  if (p.options.invariance == Invariance::kFull) return note;
+  return note + " (no kernel gains from it: full invariance holds all the same)";
 }
 
 // "task_rows 384, share 262144 (default); block 256 (REGARD_TUNE)"
@@ -178,7 +181,8 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
   w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
   w.Close('}');
   w.Key("chosen").Open('{');
-  w.Member("kernel", s.kernel).Member("numerics", NumericsOf(plan, s)).Member("invariance", NameOf(InvarianceOf(plan, p)));
+  w.Member("kernel", s.kernel).Member("numerics", NumericsOf(plan, s));
+  w.Member("invariance", NameOf(InvarianceOf(plan, p)));
   w.Member("flops", s.cost.flops).Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
   w.Close('}');
   if (plan) {

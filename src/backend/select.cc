@@ -128,7 +128,8 @@ std::string Join(const std::vector<std::string>& words) {
 // Why `k` is not to run, where that is the choice's doing and not its own.
 Rejection RejectionByChoice(const KernelInfo& k, bool excluded, bool from_environment) {
   if (excluded) {
-    return {k.name, "excluded by choice", from_environment ? "take it out of REGARD_BACKENDS" : "take it off the exclusions", false};
+    return {k.name, "excluded by choice",
+            from_environment ? "take it out of REGARD_BACKENDS" : "take it off the exclusions", false};
   }
   return {k.name, "not among the kernels asked for",
           from_environment ? "add it to REGARD_BACKENDS" : "add it to the priority list", false};
@@ -172,7 +173,9 @@ const std::vector<Rejection>& Rejections::list() const {
   static const std::vector<Rejection> none;
   if (!source_) return none;
   Source& s = *source_;
-  std::call_once(s.once, [&s] { s.list = ReasonsAgainst(s.rows, s.problem, s.caps, s.choice, s.origin, s.chosen, s.seconds); });
+  std::call_once(s.once, [&s] {
+    s.list = ReasonsAgainst(s.rows, s.problem, s.caps, s.choice, s.origin, s.chosen, s.seconds);
+  });
   return s.list;
 }
 

@@ -14,22 +14,22 @@
 namespace regard::cpu {
 
 struct ScheduleLimits {
-  std::int64_t tasks = 0;     // room for so many
+  std::int64_t tasks = 0;  // room for so many
   std::int64_t combines = 0;
-  std::int64_t states = 0;    // decode states in the workspace
+  std::int64_t states = 0;  // decode states in the workspace
 };
 
-// Room for any wave of any launch within the bounds `p`. `decode` false: no sequence is cut into splits, and no state is
-// kept.
+// Room for any wave of any launch within the bounds `p`. `decode` false: no sequence is cut into splits, and no state
+// is kept.
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning);
 
 struct Schedule {
-  std::span<Task> tasks;        // longest first
+  std::span<Task> tasks;  // longest first
   std::span<Combine> combines;
 };
 
-// The waves of one launch. Sequences of at most kMaxDecodeQueries queries go to decode where `decode` allows it, the rest
-// to prefill. Writes into `tasks` and `combines`, sized by LimitsFor, as `states` (the room for them) is.
+// The waves of one launch. Sequences of at most kMaxDecodeQueries queries go to decode where `decode` allows it, the
+// rest to prefill. Writes into `tasks` and `combines`, sized by LimitsFor, as `states` (the room for them) is.
 class Scheduler {
  public:
   Scheduler(const ForwardParams& p, bool decode, int threads, const Tuning& tuning, std::span<Task> tasks,
@@ -45,13 +45,13 @@ class Scheduler {
   const ForwardParams& p_;
   const std::int64_t decode_queries_;  // sequences of more go to prefill
   const int threads_;
-  const std::int64_t share_;         // Tuning::kShare
+  const std::int64_t share_;  // Tuning::kShare
   const std::span<Task> tasks_;
   const std::span<Combine> combines_;
   const std::int64_t states_;
-  std::int64_t task_rows_ = 0;       // of a prefill task
-  std::int64_t decode_splits_ = 0;   // of all sequences, counted as far as `threads`
-  std::int64_t next_ = 0;            // sequence
+  std::int64_t task_rows_ = 0;      // of a prefill task
+  std::int64_t decode_splits_ = 0;  // of all sequences, counted as far as `threads`
+  std::int64_t next_ = 0;           // sequence
   std::size_t used_ = 0, combined_ = 0;
   std::int64_t used_states_ = 0;
 };

@@ -52,17 +52,20 @@ std::string RangeOf(const Tunable& t) {
 void Set(Tuning& tuning, std::string_view word) {
   const std::size_t equals = word.find('=');
   const std::string_view name = word.substr(0, equals);
-  const auto* const t = std::find_if(std::begin(kTunables), std::end(kTunables), [&](const Tunable& x) { return x.name == name; });
+  const auto* const t =
+      std::find_if(std::begin(kTunables), std::end(kTunables), [&](const Tunable& x) { return x.name == name; });
   if (t == std::end(kTunables) || equals == word.npos) {
     std::string known;
     for (const Tunable& x : kTunables) known += (known.empty() ? "" : ", ") + std::string(x.name);
     const std::string near = Nearest(name, Names());
-    Refuse(word, "name=value with one of " + known + (t == std::end(kTunables) && !near.empty() ? " (nearest: " + near + ")" : ""));
+    Refuse(word, "name=value with one of " + known +
+                     (t == std::end(kTunables) && !near.empty() ? " (nearest: " + near + ")" : ""));
   }
   const std::string_view digits = word.substr(equals + 1);
   std::int64_t value = 0;
   const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (error != std::errc() || stop != digits.data() + digits.size() || value < t->low || value > t->high || value % t->unit != 0) {
+  if (error != std::errc() || stop != digits.data() + digits.size() || value < t->low || value > t->high ||
+      value % t->unit != 0) {
     Refuse(word, RangeOf(*t));
   }
   Tuning::Setting& setting = tuning.settings[t - std::begin(kTunables)];
@@ -70,7 +73,9 @@ void Set(Tuning& tuning, std::string_view word) {
   setting = {value, Tuning::Source::kVariable};
 }
 
-const char* NameOf(Tuning::Source source) { return source == Tuning::Source::kDefault ? "default" : "REGARD_TUNE"; }
+const char* NameOf(Tuning::Source source) {
+  return source == Tuning::Source::kDefault ? "default" : "REGARD_TUNE";
+}
 
 }  // namespace
 
@@ -78,13 +83,16 @@ bool Tuning::HasDefaultNumerics() const {
   return (*this)[kBlock] == kBlockTokens && (*this)[kSplit] == kSplitTokens;
 }
 
-int Tuning::SplitTokens() const { return kKernelsReadBlocks ? static_cast<int>((*this)[kSplit]) : kSplitTokens; }
+int Tuning::SplitTokens() const {
+  return kKernelsReadBlocks ? static_cast<int>((*this)[kSplit]) : kSplitTokens;
+}
 
 Tuning TuningFor(std::string_view variable) {
   Tuning tuning;
   for (int i = 0; i < Tuning::kCount; ++i) tuning.settings[i] = {kTunables[i].preset, Tuning::Source::kDefault};
   constexpr std::string_view kSeparators = " ,\t";
-  for (std::size_t at = variable.find_first_not_of(kSeparators); at != variable.npos; at = variable.find_first_not_of(kSeparators, at)) {
+  for (std::size_t at = variable.find_first_not_of(kSeparators); at != variable.npos;
+       at = variable.find_first_not_of(kSeparators, at)) {
     const std::size_t end = std::min(variable.find_first_of(kSeparators, at), variable.size());
     Set(tuning, variable.substr(at, end - at));
     at = end;

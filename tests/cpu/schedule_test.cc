@@ -33,7 +33,8 @@ struct Launched {
   std::vector<Task> tasks;
   std::vector<Combine> combines;
 
-  Launched(const std::string& text, const std::vector<Lengths>& lengths, int thread_count) : bounds(ParseProblem(text)), threads(thread_count) {
+  Launched(const std::string& text, const std::vector<Lengths>& lengths, int thread_count)
+      : bounds(ParseProblem(text)), threads(thread_count) {
     for (const Lengths& n : lengths) seqs.push_back({0, n.seq_q, n.seq_q, n.seq_kv, n.seq_kv - n.seq_q, 0, 0});
     p.batch = static_cast<std::int64_t>(seqs.size());
     p.heads_q = bounds.heads_q;
@@ -60,7 +61,8 @@ struct Launched {
   }
 };
 
-// Every (sequence, head, row or split) once; states apart and inside the room; each task writes those of its own sequence.
+// Every (sequence, head, row or split) once; states apart and inside the room; each task writes those of its own
+// sequence.
 int CheckWaves(Launched& l) {
   std::map<std::int32_t, std::int64_t> rows, splits;  // of a sequence, summed over kv heads
   const int waves = l.Waves([&](const Schedule& wave) {
@@ -75,7 +77,8 @@ int CheckWaves(Launched& l) {
       }
       splits[t.b] += (t.end - t.begin) * heads;
       ASSERT_LE(heads * l.p.group * l.seqs[static_cast<std::size_t>(t.b)].seq_q, kDecodeRows);
-      const auto combine = std::find_if(wave.combines.begin(), wave.combines.end(), [&](const Combine& c) { return c.b == t.b; });
+      const auto combine =
+          std::find_if(wave.combines.begin(), wave.combines.end(), [&](const Combine& c) { return c.b == t.b; });
       ASSERT_EQ(combine != wave.combines.end(), t.state >= 0);
       if (t.state < 0) continue;
       ASSERT_GE(t.state, combine->state);
@@ -95,7 +98,8 @@ int CheckWaves(Launched& l) {
     const auto index = static_cast<std::int32_t>(b);
     const bool decodes = s.seq_q <= kMaxDecodeQueries && s.seq_q * l.p.group <= kDecodeRows;
     EXPECT_EQ(rows[index], decodes ? 0 : s.seq_q * l.p.heads_q) << b;
-    EXPECT_EQ(splits[index], decodes && s.seq_q > 0 ? (s.seq_kv + kSplitTokens - 1) / kSplitTokens * l.p.heads_kv : 0) << b;
+    EXPECT_EQ(splits[index], decodes && s.seq_q > 0 ? (s.seq_kv + kSplitTokens - 1) / kSplitTokens * l.p.heads_kv : 0)
+        << b;
   }
   return waves;
 }
@@ -142,7 +146,9 @@ TEST(Schedule, LongTasksOfBothKindsStartFirst) {
 
 TEST(Schedule, WorkspaceDoesNotGrowWithTheBatchOfAMixedPlan) {
   const auto bytes = [](int batch) {
-    return Plan(ParseProblem("mixed b=" + std::to_string(batch) + " sq=2048 skv=32768 hq=32 hkv=8 d=128 dtype=bf16 varlen page=16")).workspace_bytes();
+    return Plan(ParseProblem("mixed b=" + std::to_string(batch) +
+                             " sq=2048 skv=32768 hq=32 hkv=8 d=128 dtype=bf16 varlen page=16"))
+        .workspace_bytes();
   };
   // Sequence numbers and the like: a few hundred bytes a sequence.
   EXPECT_LT(bytes(4096) - bytes(64), 4032u * 512);
@@ -181,7 +187,9 @@ TEST(Schedule, WavesChangeNoBit) {
         if (*lengths) *lengths = slice(**lengths, b, 1);
       }
       Attention(a, c.problem().options);
-      EXPECT_EQ(std::memcmp(out.data(), static_cast<const char*>(whole.out.data) + cu[b] * row_bytes, out.size() * 4), 0) << threads << " " << b;
+      EXPECT_EQ(std::memcmp(out.data(), static_cast<const char*>(whole.out.data) + cu[b] * row_bytes, out.size() * 4),
+                0)
+          << threads << " " << b;
     }
   }
 }

@@ -137,7 +137,8 @@ TEST(Tune, ExplainShowsEachSettingAndWhereItComesFrom) {
   EXPECT_NE(text.find("; block 256, prefetch 5 (REGARD_TUNE)\n"), std::string::npos) << text;
   EXPECT_NE(text.find("\nsettings  task_rows "), std::string::npos) << text;
   EXPECT_NE(text.find(", split 1024 (default)"), std::string::npos) << text;
-  EXPECT_NE(text.find(".block256.split1024, invariance none (REGARD_TUNE changes the numerics)\n"), std::string::npos) << text;
+  EXPECT_NE(text.find(".block256.split1024, invariance none (REGARD_TUNE changes the numerics)\n"), std::string::npos)
+      << text;
   const std::string json = ExplainJson(p, DeviceCaps::Host(), &plan, s);
   EXPECT_NE(json.find(R"("block":{"value":256,"source":"REGARD_TUNE"})"), std::string::npos) << json;
   EXPECT_NE(json.find(R"("split":{"value":1024,"source":"default"})"), std::string::npos) << json;
@@ -182,7 +183,8 @@ TEST(Tune, SchedulingSettingsChangeNoBit) {
 
 TEST(Tune, ResultsUnderOtherBlocksAndSplitsKeepTheAccuracyRule) {
   for (const char* problem : kProblems) {
-    for (const char* text : {"block=256", "block=64 split=64", "block=128 split=640", "split=4096", "block=320 split=320"}) {
+    for (const char* text :
+         {"block=256", "block=64 split=64", "block=128 split=640", "split=4096", "block=320 split=320"}) {
       OutputsUnder(text, problem, true);
     }
   }
