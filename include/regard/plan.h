@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "regard/device.h"
@@ -58,12 +59,30 @@ struct Rejection {
   bool able = false;    // it could run, and lost by cost or order
 };
 
+// The kernels that were not chosen, in table order. A list like any other, but its texts are written when it is first
+// looked at (by any thread; copies share them), so that a selection whose reasons nobody reads costs little.
+class REGARD_API Rejections {
+ public:
+  struct Source;  // what was selected from
+  Rejections() = default;
+  explicit Rejections(std::shared_ptr<Source> source) noexcept : source_(std::move(source)) {}
+  const std::vector<Rejection>& list() const;
+  std::vector<Rejection>::const_iterator begin() const { return list().begin(); }
+  std::vector<Rejection>::const_iterator end() const { return list().end(); }
+  std::size_t size() const { return list().size(); }
+  bool empty() const { return list().empty(); }
+  const Rejection& operator[](std::size_t i) const { return list()[i]; }
+
+ private:
+  std::shared_ptr<Source> source_;
+};
+
 struct REGARD_API Selection {
   const KernelInfo* chosen = nullptr;
   std::string kernel;      // its name
   std::string numerics;    // its numerics id: equal ids give equal bits
   Cost cost;
-  std::vector<Rejection> rejected;
+  Rejections rejected;
   // Throws Error{"kernel"} if no such rejection.
   const Rejection& RejectionOf(std::string_view kernel) const;
 };
@@ -73,6 +92,13 @@ struct REGARD_API Selection {
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps);
 REGARD_API Selection Select(const Problem& p, const DeviceCaps& caps, const KernelChoice& choice);
 
+// One setting of a kernel's plan: "task_rows", 384, "default"; the other source is REGARD_TUNE.
+struct PlanSetting {
+  std::string name;
+  std::int64_t value = 0;
+  std::string source;
+};
+
 // How a plan cuts the work; for explain and for tests.
 struct PlanShape {
   std::int64_t rows_per_tile = 0;       // query rows of a register tile
@@ -81,12 +107,15 @@ struct PlanShape {
   std::int64_t kv_split_tokens = 0;     // numerics: states fold at multiples of it
   std::int64_t max_tasks = 0;
   int threads = 1;
+  std::vector<PlanSetting> settings;    // all that may be tuned; empty where nothing can
 };
 
 class REGARD_API Plan {
  public:
   // `bounds` covers every launch to come: batch, seq_q, seq_kv, append are upper bounds, everything else is exact.
   // The executor (default: DefaultExecutor()) must outlive the plan.
+  // Where REGARD_TUNE changes the numerics, the plan's problem has invariance none and its selection the numerics id that
+  // holds. Throws Error{"REGARD_TUNE"} for settings that are not understood.
   Plan(const Problem& bounds, const Selection& selection, Executor* executor = nullptr);
   Plan(const Problem& bounds, const DeviceCaps& caps = DeviceCaps::Host(), Executor* executor = nullptr);
   ~Plan();

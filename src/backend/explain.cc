@@ -85,10 +85,37 @@ std::string ProblemLine(const Problem& p) {
   return s;
 }
 
+// What holds once a plan is made: REGARD_TUNE may have changed it.
+const std::string& NumericsOf(const Plan* plan, const Selection& s) {
+  return plan ? plan->selection().numerics : s.numerics;
+}
+Invariance InvarianceOf(const Plan* plan, const Problem& p) {
+  return plan ? plan->problem().options.invariance : p.options.invariance;
+}
+
 // Every kernel of this release keeps full invariance, so that a weaker demand changes neither choice nor speed.
-std::string InvarianceNote(Invariance i) {
-  const std::string note = std::string("invariance ") + NameOf(i);
-  return i == Invariance::kFull ? note : note + " (no kernel gains from it: full invariance holds all the same)";
+std::string InvarianceNote(const Problem& p, const Plan* plan, const Selection& s) {
+  const std::string note = std::string("invariance ") + NameOf(InvarianceOf(plan, p));
+  if (NumericsOf(plan, s) != s.numerics) return note + " (REGARD_TUNE changes the numerics)";
+  if (p.options.invariance == Invariance::kFull) return note;
+  return note + " (no kernel gains from it: full invariance holds all the same)";
+}
+
+// "task_rows 384, share 262144 (default); block 256 (REGARD_TUNE)"
+std::string SettingsLine(const std::vector<PlanSetting>& settings) {
+  std::string line;
+  std::vector<std::string> sources;
+  for (const PlanSetting& s : settings) {
+    if (std::find(sources.begin(), sources.end(), s.source) == sources.end()) sources.push_back(s.source);
+  }
+  for (const std::string& source : sources) {
+    std::string part;
+    for (const PlanSetting& s : settings) {
+      if (s.source == source) part += (part.empty() ? "" : ", ") + s.name + " " + std::to_string(s.value);
+    }
+    line += (line.empty() ? "" : "; ") + part + " (" + source + ")";
+  }
+  return line;
 }
 
 std::string DeviceLine(const DeviceCaps& c) {
@@ -121,9 +148,10 @@ std::string PlanLine(const Problem& p, const Plan& plan) {
 
 std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s) {
   std::string t = "problem   " + ProblemLine(p) + "\ndevice    " + DeviceLine(caps) + "\nchosen    " + s.kernel + "   " +
-                  CostLine(p, s.cost) + "\nnumerics  " + s.numerics + ", " + InvarianceNote(p.options.invariance) + "\n";
+                  CostLine(p, s.cost) + "\nnumerics  " + NumericsOf(plan, s) + ", " + InvarianceNote(p, plan, s) + "\n";
   if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
-  const std::vector<RejectionGroup> groups = GroupRejections(s.rejected);
+  if (plan && !plan->shape().settings.empty()) t += "settings  " + SettingsLine(plan->shape().settings) + "\n";
+  const std::vector<RejectionGroup> groups = GroupRejections(s.rejected.list());
   std::size_t width = 0, reason_width = 0;  // of the columns
   for (const RejectionGroup& g : groups) {
     width = std::max(width, g.Title().size());
@@ -153,7 +181,8 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
   w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
   w.Close('}');
   w.Key("chosen").Open('{');
-  w.Member("kernel", s.kernel).Member("numerics", s.numerics).Member("invariance", NameOf(p.options.invariance));
+  w.Member("kernel", s.kernel).Member("numerics", NumericsOf(plan, s));
+  w.Member("invariance", NameOf(InvarianceOf(plan, p)));
   w.Member("flops", s.cost.flops).Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
   w.Close('}');
   if (plan) {
@@ -163,6 +192,11 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
     w.Member("kv_block_tokens", shape.kv_block_tokens).Member("kv_split_tokens", shape.kv_split_tokens);
     w.Member("max_tasks", shape.max_tasks).Member("threads", shape.threads);
     w.Member("workspace_bytes", static_cast<std::int64_t>(plan->workspace_bytes()));
+    w.Key("settings").Open('{');
+    for (const PlanSetting& setting : shape.settings) {
+      w.Key(setting.name).Open('{').Member("value", setting.value).Member("source", setting.source).Close('}');
+    }
+    w.Close('}');
     w.Close('}');
   }
   w.Key("rejected").Open('[');

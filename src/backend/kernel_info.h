@@ -4,9 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <variant>
 
 #include "regard/attention.h"
 #include "regard/plan.h"
@@ -14,23 +17,33 @@
 
 namespace regard {
 
-// Accept(), or a reason. Reject("head_dim", 320, "<= 256").Remedy("...").
+// Accept(), or a reason: Reject("head_dim", 320, "<= 256").Remedy("..."). Selection asks every row and most of them
+// refuse, so a verdict only points at its words, all of static lifetime; the texts are made where somebody reads them.
 struct Verdict {
+  using Value = std::variant<std::int64_t, double, std::string_view>;
   bool accepted = true;
-  std::string reason, remedy;
-  Verdict Remedy(std::string text) && {
-    remedy = std::move(text);
-    return std::move(*this);
+  std::string_view field, needs, remedy, remedy_end;
+  Value value;
+
+  Verdict Remedy(std::string_view text, std::string_view end = {}) && {
+    remedy = text;
+    remedy_end = end;
+    return *this;
   }
+  std::string Reason() const;  // "head_dim 320, needs <= 256"
+  std::string RemedyText() const { return std::string(remedy) += remedy_end; }
 };
 inline Verdict Accept() { return {}; }
-Verdict Reject(const char* field, const std::string& value, const std::string& needs);
-Verdict Reject(const char* field, std::int64_t value, const std::string& needs);
+inline Verdict Reject(std::string_view field, Verdict::Value value, std::string_view needs) {
+  return {false, field, needs, {}, {}, value};
+}
 
 // What a kernel's plan function decides; printable by explain.
 struct KernelPlan {
   PlanShape shape;
   std::size_t workspace_bytes = 0;  // beyond what Launch itself needs
+  std::string numerics;             // where it is not that of the row, because of REGARD_TUNE; else ""
+  std::shared_ptr<const void> own;  // what the backend keeps for its launches
 };
 
 // One launch, arguments checked and resolved.

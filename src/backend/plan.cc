@@ -78,8 +78,12 @@ Plan::Plan(const Problem& bounds, const Selection& selection, Executor* executor
   const KernelInfo& kernel = *selection.chosen;
   // A selection for another device or another problem may be planned, so that it can be explained, but never run.
   const Verdict verdict = kernel.supports(kernel, bounds, DeviceCaps::Host());
-  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.reason;
+  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.Reason();
   impl->kernel = kernel.plan(kernel, bounds, DeviceCaps::Host(), impl->executor->threads());
+  if (!impl->kernel.numerics.empty()) {
+    impl->selection.numerics = impl->kernel.numerics;
+    impl->problem.options.invariance = Invariance::kNone;
+  }
   impl->sequences_bytes = RoundUp(static_cast<std::size_t>(std::max<std::int64_t>(bounds.batch, 1)) * sizeof(Sequence));
   impl->scratch_bytes = RoundUp(ResolveScratchBytes(bounds));
   impl->total_bytes = kAlign + impl->sequences_bytes + impl->scratch_bytes + RoundUp(impl->kernel.workspace_bytes);

@@ -8,6 +8,7 @@
 
 #include "regard/attention.h"
 #include "regard/status.h"
+#include "src/problem/phase.h"
 #include "src/problem/sequence.h"
 
 namespace regard {
@@ -102,8 +103,9 @@ void ReadQueries(const AttentionArgs& a, Problem& p) {
     shortest = std::min(shortest, queries);
     longest = std::max(longest, queries);
   }
-  constexpr std::int64_t kDecodeQueries = 15;
-  p.phase = longest <= kDecodeQueries ? Phase::kDecode : shortest <= kDecodeQueries ? Phase::kMixed : Phase::kPrefill;
+  p.phase = longest <= kMaxDecodeQueries    ? Phase::kDecode
+            : shortest <= kMaxDecodeQueries ? Phase::kMixed
+                                            : Phase::kPrefill;
 }
 
 // seq_kv and append: from the same sources, in the same order, as the checks read them (src/problem/resolve.cc).

@@ -6,14 +6,14 @@
 
 namespace regard {
 
-Verdict Reject(const char* field, const std::string& value, const std::string& needs) {
-  Verdict v;
-  v.accepted = false;
-  v.reason = std::string(field) + " " + value + ", needs " + needs;
-  return v;
-}
-Verdict Reject(const char* field, std::int64_t value, const std::string& needs) {
-  return Reject(field, std::to_string(value), needs);
+std::string Verdict::Reason() const {
+  struct Text {
+    std::string operator()(std::string_view word) const { return std::string(word); }
+    std::string operator()(std::int64_t number) const { return std::to_string(number); }
+    std::string operator()(double number) const { return std::to_string(number); }
+  };
+  if (accepted) return "";
+  return std::string(field) + " " + std::visit(Text{}, value) + ", needs " + std::string(needs);
 }
 
 std::span<const KernelInfo* const> AllKernels() {

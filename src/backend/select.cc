@@ -8,10 +8,13 @@
 // other reason read only what the id may depend on. A choice of the user's that names single phases steps outside it.
 #include <algorithm>
 #include <cstdio>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "regard/plan.h"
@@ -100,13 +103,14 @@ std::string Join(const std::vector<std::string>& words) {
 }
 
 // No kernel is left: says what was asked for, and why each candidate is out.
-[[noreturn]] void ThrowNoneAble(Rows rows, const Selection& s, const KernelChoice& choice, std::string_view source) {
+[[noreturn]] void ThrowNoneAble(Rows rows, std::span<const Rejection> rejected, const KernelChoice& choice,
+                                std::string_view source) {
   std::string asked = choice.priority.empty() ? "every kernel" : Join(choice.priority);
   if (!choice.exclude.empty()) asked += " but " + Join(choice.exclude);
   if (!source.empty()) asked += " (" + std::string(source) + ")";
 
   std::vector<Rejection> candidates;
-  for (const Rejection& r : s.rejected) {
+  for (const Rejection& r : rejected) {
     if (Rank(choice, r.kernel)) candidates.push_back(r);
   }
   std::string reasons;
@@ -121,7 +125,59 @@ std::string Join(const std::vector<std::string>& words) {
   throw Error("kernel", asked, "a kernel that can do this problem: " + reasons);
 }
 
+// Why `k` is not to run, where that is the choice's doing and not its own.
+Rejection RejectionByChoice(const KernelInfo& k, bool excluded, bool from_environment) {
+  if (excluded) {
+    return {k.name, "excluded by choice",
+            from_environment ? "take it out of REGARD_BACKENDS" : "take it off the exclusions", false};
+  }
+  return {k.name, "not among the kernels asked for",
+          from_environment ? "add it to REGARD_BACKENDS" : "add it to the priority list", false};
+}
+
+// Every row but the chosen one (null: every row), whose estimated time is `seconds`.
+std::vector<Rejection> ReasonsAgainst(Rows rows, const Problem& p, const DeviceCaps& caps, const KernelChoice& choice,
+                                      std::string_view source, const KernelInfo* chosen, double seconds) {
+  std::vector<Rejection> rejected;
+  rejected.reserve(rows.size());
+  for (const KernelInfo* k : rows) {
+    if (k == chosen) continue;
+    const Verdict v = k->supports(*k, p, caps);
+    if (!v.accepted) {
+      rejected.push_back({k->name, v.Reason(), v.RemedyText(), false});
+    } else if (const bool excluded = MatchesAny(choice.exclude, k->name); excluded || !Rank(choice, k->name)) {
+      rejected.push_back(RejectionByChoice(*k, excluded, source == kEnvironment));
+    } else {
+      rejected.push_back({k->name, LostBy(k->cost(*k, p, caps).seconds / seconds), "", true});
+    }
+  }
+  return rejected;
+}
+
 }  // namespace
+
+// A selection's arguments and result, from which its rejections follow.
+struct Rejections::Source {
+  Rows rows;
+  Problem problem;
+  DeviceCaps caps;
+  KernelChoice choice;
+  std::string_view origin;  // `source` of SelectAmong: of static lifetime
+  const KernelInfo* chosen;
+  double seconds;
+  std::once_flag once;
+  std::vector<Rejection> list;
+};
+
+const std::vector<Rejection>& Rejections::list() const {
+  static const std::vector<Rejection> none;
+  if (!source_) return none;
+  Source& s = *source_;
+  std::call_once(s.once, [&s] {
+    s.list = ReasonsAgainst(s.rows, s.problem, s.caps, s.choice, s.origin, s.chosen, s.seconds);
+  });
+  return s.list;
+}
 
 bool MatchesPattern(std::string_view pattern, std::string_view kernel) {
   if (!kernel.starts_with(pattern)) return false;
@@ -190,47 +246,43 @@ Selection SelectAmong(Rows rows, const Problem& p, const DeviceCaps& caps, const
                       std::string_view source) {
   Validate(p);
   RequireKnown(rows, choice);
-  struct Candidate {
-    const KernelInfo* kernel;
-    std::size_t rank;
-    Cost cost;
+  const auto rank_of = [&](const KernelInfo& k) -> std::optional<std::size_t> {  // none: it is not to run, or cannot
+    if (!k.supports(k, p, caps).accepted || MatchesAny(choice.exclude, k.name)) return std::nullopt;
+    return Rank(choice, k.name);
   };
-  const bool from_environment = source == kEnvironment;
   Selection s;
-  std::vector<Candidate> able;
+  std::size_t best_rank = 0;
+  std::vector<const KernelInfo*> rivals;  // able rows of the best rank so far, in table order
   for (const KernelInfo* k : rows) {
-    Verdict v = k->supports(*k, p, caps);
-    const std::optional<std::size_t> rank = Rank(choice, k->name);
-    if (!v.accepted) {
-      s.rejected.push_back({k->name, std::move(v.reason), std::move(v.remedy), false});
-    } else if (MatchesAny(choice.exclude, k->name)) {
-      s.rejected.push_back({k->name, "excluded by choice",
-                            from_environment ? "take it out of REGARD_BACKENDS" : "take it off the exclusions", false});
-    } else if (!rank) {
-      s.rejected.push_back({k->name, "not among the kernels asked for",
-                            from_environment ? "add it to REGARD_BACKENDS" : "add it to the priority list", false});
-    } else {
-      able.push_back({k, *rank, k->cost(*k, p, caps)});
-      s.rejected.push_back({k->name, "", "", true});
-    }
+    const std::optional<std::size_t> rank = rank_of(*k);
+    if (!rank || (!rivals.empty() && *rank > best_rank)) continue;
+    if (!rivals.empty() && *rank < best_rank) rivals.clear();
+    best_rank = *rank;
+    rivals.push_back(k);
   }
-  if (able.empty()) ThrowNoneAble(rows, s, choice, source);
+  if (rivals.empty()) ThrowNoneAble(rows, ReasonsAgainst(rows, p, caps, choice, source, nullptr, 0), choice, source);
 
-  const Candidate* best = &*std::ranges::min_element(able, {}, &Candidate::rank);  // the first of equals: table order
-  for (const Candidate& c : able) {
-    const bool same_bits = c.rank == best->rank && std::string_view(c.kernel->numerics) == best->kernel->numerics;
-    if (same_bits && c.cost.seconds < best->cost.seconds) best = &c;
+  s.chosen = rivals.front();
+  s.cost = s.chosen->cost(*s.chosen, p, caps);
+  const std::string_view numerics = s.chosen->numerics;
+  for (const KernelInfo* k : std::span(rivals).subspan(1)) {
+    if (numerics != k->numerics) continue;
+    const Cost cost = k->cost(*k, p, caps);
+    if (cost.seconds >= s.cost.seconds) continue;
+    s.chosen = k;
+    s.cost = cost;
   }
-  s.chosen = best->kernel;
   s.kernel = s.chosen->name;
   s.numerics = s.chosen->numerics;
-  s.cost = best->cost;
-  std::erase_if(s.rejected, [&](const Rejection& r) { return r.kernel == s.kernel; });
-  for (const Candidate& c : able) {
-    if (&c == best) continue;
-    const auto rejection = std::ranges::find(s.rejected, c.kernel->name, &Rejection::kernel);
-    rejection->reason = LostBy(c.cost.seconds / s.cost.seconds);
-  }
+  auto lost = std::make_shared<Rejections::Source>();
+  lost->rows = rows;
+  lost->problem = p;
+  lost->caps = caps;
+  lost->choice = choice;
+  lost->origin = source;
+  lost->chosen = s.chosen;
+  lost->seconds = s.cost.seconds;
+  s.rejected = Rejections(std::move(lost));
   return s;
 }
 

@@ -14,7 +14,7 @@ namespace regard {
 // A pattern is a kernel's name or a dotted prefix of it.
 bool MatchesPattern(std::string_view pattern, std::string_view kernel);
 
-// Select over any table. `source` says where the choice comes from ("REGARD_BACKENDS"), for messages; "": the caller.
+// Select over any table, which outlives the result's rejections. `source` says where the choice comes from ("REGARD_BACKENDS"), for messages; "": the caller.
 Selection SelectAmong(std::span<const KernelInfo* const> rows, const Problem& p, const DeviceCaps& caps,
                       const KernelChoice& choice, std::string_view source = "");
 

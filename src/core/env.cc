@@ -8,6 +8,7 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <string_view>
 
 #include "src/core/suggest.h"
@@ -103,6 +104,11 @@ const EnvSettings& Env() {
     return parsed;
   }();
   return settings;
+}
+
+std::string TuneVariable() {
+  const char* text = std::getenv("REGARD_TUNE");
+  return text == nullptr ? "" : text;
 }
 
 int AvailableCpus() noexcept {

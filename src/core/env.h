@@ -4,7 +4,7 @@
 //                     minus sign before it a pattern excludes ("-cpu.avx512_bf16")
 //   REGARD_CPU_ISA    scalar | neon | avx2 | avx512 | avx512_bf16: the best instruction set that CPU kernels may use
 //   REGARD_THREADS    threads of the default executor, 1..4096
-//   REGARD_TUNE       reserved
+//   REGARD_TUNE       settings of CPU plans for experiments (src/cpu/tune.h), read by every plan
 //
 // An unknown REGARD_* variable and a value that does not parse are named on stderr once a process, and then ignored.
 #pragma once
@@ -30,6 +30,9 @@ const EnvSettings& Env();
 
 // Pure: settings of an environment (null-terminated "NAME=value" strings); appends one line a warning to *warnings.
 EnvSettings ParseEnv(char** environment, std::string* warnings);
+
+// REGARD_TUNE as it stands now; "" where it is not set.
+std::string TuneVariable();
 
 // CPUs that this process may run on (its affinity mask), at least 1.
 int AvailableCpus() noexcept;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "src/core/env.h"
 #include "src/core/fp_mode.h"
 #include "src/cpu/append.h"
 #include "src/cpu/schedule.h"
@@ -48,8 +49,8 @@ struct Layout {
   std::int64_t state_floats = 0, scratch_floats = 0;
   std::size_t seqs, tasks, combines, states, rotated, scratch, total;
 
-  Layout(const CpuConfig& config, const Problem& p, int threads) {
-    limits = LimitsFor(p.batch, p.seq_q, p.seq_kv, p.heads_q, p.heads_kv, UsesDecode(config));
+  Layout(const CpuConfig& config, const Problem& p, int threads, const Tuning& tuning) {
+    limits = LimitsFor(p, UsesDecode(config), threads, tuning);
     const int dv = static_cast<int>(p.head_dim_v);
     state_floats = config.kernels->state_floats(dv);
     scratch_floats = config.kernels->scratch_floats(static_cast<int>(p.head_dim) + (p.qv ? dv : 0), dv);
@@ -67,6 +68,12 @@ struct Layout {
     scratch = take(threads, Align(static_cast<std::size_t>(scratch_floats) * sizeof(float)));
     total = at;
   }
+};
+
+// What a plan keeps for its launches.
+struct CpuPlan {
+  Tuning tuning;
+  Layout layout;
 };
 
 BroadcastView Broadcast(const std::optional<TensorView>& v) {
@@ -187,25 +194,34 @@ std::span<PhaseTimes> profile;  // of ProfilePhases
 
 void ProfilePhases(std::span<PhaseTimes> workers) { profile = workers; }
 
-KernelPlan PlanForward(const CpuConfig& config, const Problem& p, int threads) {
-  const Layout layout(config, p, threads);
+KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads) {
+  const Tuning tuning = TuningFor(TuneVariable());
+  const Layout layout(config, p, threads, tuning);
   KernelPlan plan;
   plan.shape.rows_per_tile = config.kernels->rows;
-  plan.shape.rows_per_task = kTaskRows;
-  plan.shape.kv_block_tokens = kBlockTokens;
-  plan.shape.kv_split_tokens = kSplitTokens;
+  plan.shape.rows_per_task = tuning[Tuning::kTaskRows];
+  plan.shape.kv_block_tokens = tuning[Tuning::kBlock];
+  plan.shape.kv_split_tokens = tuning[Tuning::kSplit];
   plan.shape.max_tasks = layout.limits.tasks;
   plan.shape.threads = threads;
+  plan.shape.settings = SettingsOf(tuning);
   plan.workspace_bytes = layout.total;
+  if (!tuning.HasDefaultNumerics()) plan.numerics = NumericsWith(tuning, numerics);
+  plan.own = std::make_shared<const CpuPlan>(CpuPlan{tuning, layout});
   return plan;
 }
 
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const FpModeGuard mode;  // the scale is rounded here
   const int threads = ctx.plan.shape.threads;
-  const Layout layout(config, ctx.problem, threads);
+  const auto& kept = *static_cast<const CpuPlan*>(ctx.plan.own.get());
+  const Tuning& tuning = kept.tuning;
+  const Layout& layout = kept.layout;
   std::byte* const base = ctx.workspace.data();
   ForwardParams f = ParamsOf(ctx);
+  f.block_tokens = static_cast<int>(tuning[Tuning::kBlock]);
+  f.split_tokens = tuning.SplitTokens();
+  f.prefetch_lines = static_cast<int>(tuning[Tuning::kPrefetch]);
 
   Seq* const seqs = reinterpret_cast<Seq*>(base + layout.seqs);
   for (std::int64_t b = 0; b < f.batch; ++b) {
@@ -227,11 +243,6 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
       f.q_stride_b = f.varlen ? 0 : f.q_stride_s * ctx.args.q.shape[1];
     }
   }
-
-  const Schedule schedule = MakeSchedule(
-      f, UsesDecode(config), threads,
-      {reinterpret_cast<Task*>(base + layout.tasks), static_cast<std::size_t>(layout.limits.tasks)},
-      {reinterpret_cast<Combine*>(base + layout.combines), static_cast<std::size_t>(layout.limits.combines)});
   FillUnowned(f, ctx.args);
 
   const std::size_t scratch_bytes = Align(static_cast<std::size_t>(layout.scratch_floats) * sizeof(float));
@@ -245,27 +256,36 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
     own.phase_ticks = profile[static_cast<std::size_t>(worker)].ticks;
     return own;
   };
-  const auto run = [&](std::int64_t n, int worker) {
-    const FpModeGuard task_mode;
-    ForwardParams own;
-    config.kernels->run(params(worker, own), schedule.tasks[static_cast<std::size_t>(n)], scratch(worker));
-  };
-  const auto tasks = static_cast<std::int64_t>(schedule.tasks.size());
-  if (tasks == 1) {
-    run(0, 0);
-  } else if (tasks > 1) {
-    ctx.executor.For(tasks, run);
-  }
-  if (schedule.combines.empty()) return;
-  ctx.executor.For(static_cast<std::int64_t>(schedule.combines.size()) * f.heads_q, [&](std::int64_t n, int worker) {
-    const FpModeGuard task_mode;
-    const Combine& c = schedule.combines[static_cast<std::size_t>(n / f.heads_q)];
-    ForwardParams own;
-    const ForwardParams& mine = params(worker, own);
-    for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
-      config.kernels->combine(mine, c, n % f.heads_q, i, scratch(worker));
+  Scheduler scheduler(
+      f, UsesDecode(config), threads, tuning,
+      {reinterpret_cast<Task*>(base + layout.tasks), static_cast<std::size_t>(layout.limits.tasks)},
+      {reinterpret_cast<Combine*>(base + layout.combines), static_cast<std::size_t>(layout.limits.combines)},
+      layout.limits.states);
+  while (!scheduler.Done()) {
+    const Schedule wave = scheduler.NextWave();
+    const auto tasks = static_cast<std::int64_t>(wave.tasks.size());
+    const auto combines = static_cast<std::int64_t>(wave.combines.size());
+    const auto run = [&](std::int64_t n, int worker) {
+      const FpModeGuard task_mode;
+      ForwardParams own;
+      config.kernels->run(params(worker, own), wave.tasks[static_cast<std::size_t>(n)], scratch(worker));
+    };
+    if (tasks == 1) {
+      run(0, 0);
+    } else if (tasks > 1) {
+      ctx.executor.For(tasks, run);
     }
-  });
+    if (combines == 0) continue;
+    ctx.executor.For(combines * f.heads_q, [&](std::int64_t n, int worker) {
+      const FpModeGuard task_mode;
+      const Combine& c = wave.combines[static_cast<std::size_t>(n / f.heads_q)];
+      ForwardParams own;
+      const ForwardParams& mine = params(worker, own);
+      for (std::int64_t i = 0; i < f.seqs[c.b].seq_q; ++i) {
+        config.kernels->combine(mine, c, n % f.heads_q, i, scratch(worker));
+      }
+    });
+  }
 }
 
 }  // namespace regard::cpu

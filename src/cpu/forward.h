@@ -27,7 +27,8 @@ inline constexpr const char* kPhaseNames[kPhases] = {"pack", "qk", "softmax", "p
 // `regard bench --profile`; not to be called while a launch runs.
 void ProfilePhases(std::span<PhaseTimes> workers);
 
-KernelPlan PlanForward(const CpuConfig& config, const Problem& p, int threads);
+// `numerics`: of the kernel's row. Reads REGARD_TUNE (src/cpu/tune.h).
+KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads);
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx);
 
 }  // namespace regard::cpu

@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "src/problem/phase.h"
+
 namespace regard::cpu {
 
 // ---- Numerics: constants of every CPU kernel set. Changing one changes bits (docs/semantics.md, "Determinism"). ----
@@ -23,8 +25,10 @@ static_assert(kSplitTokens % kBlockTokens == 0);
 inline constexpr int kTaskRows = 576;
 inline constexpr int kMinTaskRows = 96;
 static_assert(kTaskRows % kMinTaskRows == 0);
+inline constexpr int kPrefetchLines = 8;
+// Whether the kernels read ForwardParams::block_tokens and split_tokens; else they use the constants above.
+inline constexpr bool kKernelsReadBlocks = false;
 inline constexpr int kDecodeRows = 128;  // rows of all kv heads of a decode task; scores 128 x 512 x 4 = 256 KiB
-inline constexpr int kDecodeMaxSeqQ = 15;
 
 enum class Elem : uint8_t { kF32, kF16, kBF16, kF8E4M3, kF8E5M2 };
 
@@ -71,6 +75,10 @@ struct ForwardParams {
   int64_t out_stride_b, out_stride_s, out_stride_h;
   float* lse;                  // null: not wanted
   int64_t lse_stride_b, lse_stride_h, lse_stride_s;  // elements
+
+  // Numerics and prefetching as the plan has them (src/cpu/tune.h).
+  int block_tokens, split_tokens;    // kBlockTokens at most; a multiple of it
+  int prefetch_lines;                // cache lines that reads are fetched ahead
 
   const Seq* seqs;
   const void* options;         // const AttentionOptions*; only VisibleRange looks

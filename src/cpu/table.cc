@@ -12,6 +12,7 @@
 #include "src/cpu/forward.h"
 #include "src/problem/extent.h"
 #include "src/problem/lengths.h"
+#include "src/problem/phase.h"
 
 namespace regard {
 namespace {
@@ -22,21 +23,21 @@ bool TypeMatches(const char* type, DType t) { return type == std::string_view(Is
 
 Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
   if (!caps.Has(c.isa)) {
-    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy(std::string("runs where the CPU has ") + Name(c.isa));
+    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy("runs where the CPU has ", Name(c.isa));
   }
   if (!TypeMatches(c.type, p.dtype)) {
-    return Reject("dtype", std::string(Name(p.dtype)), c.type).Remedy("the row of that type takes it");
+    return Reject("dtype", Name(p.dtype), c.type).Remedy("the row of that type takes it");
   }
   if (p.phase == Phase::kBackward) {
     return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
   }
   if (p.options.dropout > 0) {
-    return Reject("dropout", std::to_string(p.options.dropout), "0").Remedy("the reference drops out");
+    return Reject("dropout", p.options.dropout, "0").Remedy("the reference drops out");
   }
   if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
     return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
   }
-  const bool is_short = p.seq_q <= cpu::kDecodeMaxSeqQ;
+  const bool is_short = p.seq_q <= kMaxDecodeQueries;
   if (c.phase == Phase::kMixed && p.phase != Phase::kMixed) {
     return Reject("phase", p.phase == Phase::kDecode ? "decode" : "prefill", "mixed")
         .Remedy("none needed: the kernels of that phase have the same bits");
@@ -95,8 +96,8 @@ constexpr KernelInfo Row(const char* name, const char* numerics, const char* sum
           numerics,
           [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return Supports(C, p, caps); },
           [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C, p, caps); },
-          [](const KernelInfo&, const Problem& p, const DeviceCaps&, int threads) {
-            return cpu::PlanForward(C, p, threads);
+          [](const KernelInfo& k, const Problem& p, const DeviceCaps&, int threads) {
+            return cpu::PlanForward(C, k.numerics, p, threads);
           },
           [](const LaunchContext& ctx) { cpu::LaunchForward(C, ctx); },
           summary};

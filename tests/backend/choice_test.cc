@@ -50,6 +50,25 @@ TEST(Choice, TheOrderOfPatternsBeatsCostAndTheTable) {
   EXPECT_EQ(Among(100, {{"test.b"}, {}}).RejectionOf("test.a.fast").reason, "not among the kernels asked for");
 }
 
+TEST(Choice, ReasonsCanBeReadAfterProblemDeviceAndChoiceAreGone) {
+  Selection copy;
+  {
+    Problem p;
+    p.seq_q = 100;
+    DeviceCaps caps;
+    KernelChoice choice{{"test.a"}, {"test.a.slow"}};
+    const Selection s = SelectAmong(kRows, p, caps, choice);
+    copy = s;
+    p.seq_q = 1;
+    choice = {};
+  }
+  EXPECT_EQ(copy.RejectionOf("test.a.short").reason, "seq_q 100, needs < 16");
+  EXPECT_EQ(copy.RejectionOf("test.a.slow").reason, "excluded by choice");
+  EXPECT_EQ(copy.RejectionOf("test.b.fastest").reason, "not among the kernels asked for");
+  EXPECT_FALSE(copy.rejected.empty());
+  EXPECT_TRUE(Selection{}.rejected.empty());
+}
+
 TEST(Choice, EveryOtherKernelIsRejectedInTableOrder) {
   const Selection s = Among(1, {{"test.a"}, {}});
   ASSERT_EQ(s.rejected.size(), 3u);

@@ -27,8 +27,8 @@ TEST(ReferenceKernel, RefusesBackwardOnly) {
   p.phase = Phase::kBackward;
   const Verdict verdict = Row().supports(Row(), p, {});
   EXPECT_FALSE(verdict.accepted);
-  EXPECT_NE(verdict.reason.find("phase"), std::string::npos);
-  EXPECT_FALSE(verdict.remedy.empty());
+  EXPECT_NE(verdict.Reason().find("phase"), std::string::npos);
+  EXPECT_FALSE(verdict.RemedyText().empty());
 }
 
 TEST(ReferenceKernel, CostCountsVisiblePairsOnly) {
