@@ -94,14 +94,6 @@ void MeasureWorkspace(const BenchSettings& settings, const std::vector<RowResult
 
 }  // namespace
 
-double AllowedWorkspace(const Problem& p, const std::string& kernel, int threads) {
-  const bool pairs = kernel.starts_with("cpu.avx512_bf16.");
-  const double element_bytes = pairs ? 2 : 4;
-  const auto heads = static_cast<double>(std::min<std::int64_t>(threads, p.heads_kv * std::max<std::int64_t>(p.batch, 1)));
-  return kWorkspaceOfThread * threads +
-         heads * static_cast<double>(p.seq_kv) * static_cast<double>(p.head_dim + p.head_dim_v) * element_bytes;
-}
-
 RowResult MeasureRow(const Row& row, const BenchSettings& given, std::optional<double> read_ratio,
                      const std::vector<RowResult>& before) {
   BenchSettings settings = given;

@@ -16,8 +16,4 @@ RowResult MeasureRow(const Row& row, const BenchSettings& settings, std::optiona
 // Two threads' read bandwidth over one's, on main memory, in turns. Absent on a machine with one core.
 std::optional<double> MeasureReadRatio();
 
-// Packed K and V of the heads in flight, one a thread at most, at the width that the kernel multiplies, and
-// kWorkspaceOfThread for each thread.
-double AllowedWorkspace(const Problem& p, const std::string& kernel, int threads);
-
 }  // namespace regard::cli

@@ -1,5 +1,7 @@
 #include "cli/rows.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "regard/status.h"
@@ -61,6 +63,14 @@ std::string ComparedWith(const Row& row) {
 std::optional<double> GoalFor(const Goals& goals, int threads, std::optional<double> read_ratio) {
   const bool scales = read_ratio && *read_ratio > kScalesFrom;
   return threads == 1 || (goals.one_where_memory_scales && scales) ? goals.one : goals.more;
+}
+
+double AllowedWorkspace(const Problem& p, const std::string& kernel, int threads) {
+  const bool pairs = kernel.starts_with("cpu.avx512_bf16.");
+  const double element_bytes = pairs ? 2 : 4;
+  const auto heads = static_cast<double>(std::min<std::int64_t>(threads, p.heads_kv * std::max<std::int64_t>(p.batch, 1)));
+  return kWorkspaceOfThread * threads +
+         heads * static_cast<double>(p.seq_kv) * static_cast<double>(p.head_dim + p.head_dim_v) * element_bytes;
 }
 
 bool RowResult::reached() const {

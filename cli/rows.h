@@ -65,6 +65,10 @@ std::string ComparedWith(const Row& row);
 // The goal for a number of threads; `read_ratio`: two threads' read bandwidth over one's, absent: not known.
 std::optional<double> GoalFor(const Goals& goals, int threads, std::optional<double> read_ratio);
 
+// Packed K and V of the heads in flight, one a thread at most, at the width that the kernel multiplies, and
+// kWorkspaceOfThread for each thread; bytes.
+double AllowedWorkspace(const Problem& p, const std::string& kernel, int threads);
+
 // Rows whose name or case contains `pattern`. Throws Error{"--rows"} where none does.
 std::vector<Row> RowsMatching(const std::vector<Row>& rows, const std::string& pattern);
 
