@@ -14,7 +14,17 @@ namespace {
 constexpr double kShortestTurn = 5e-4;  // launches shorter than this are timed in bundles
 constexpr double kEvenTurn = 0.1;       // beside a longer case, a short one's bundle lasts up to this long
 constexpr double kLongLaunch = 4;       // a launch of so many seconds needs no warm-up: its first one counts
+constexpr int kShortTurns = 5;           // of a short case beside such a launch
 constexpr int kLeastRounds = 3, kMostRounds = 2000, kMostLaunches = 1000;
+
+// Seconds of one launch in a bundle: the median over so many turns.
+double Turns(const PreparedCase& prepared, int launches, int turns) {
+  std::vector<double> seconds;
+  for (int turn = 0; turn < turns && (turn == 0 || !Interrupted()); ++turn) {
+    seconds.push_back(prepared.Seconds(launches));
+  }
+  return Quantile(seconds, 0.5);
+}
 
 // Page tables, the executor's threads, the clock; and how long a launch takes: the fastest of up to three.
 double WarmUp(const PreparedCase& prepared, double seconds) {
@@ -116,9 +126,9 @@ TurnResult MeasureTurns(const std::vector<PreparedCase*>& cases, bool bundle, co
   std::vector<int> bundles = Bundles(launch_seconds);
   if (!bundle) std::fill(bundles.begin(), bundles.end(), 1);
   const double probe_seconds = std::clamp(launch_seconds.front() * bundles.front(), 0.002, 0.1);
-  // A long launch is its own warm-up; the short cases beside it still take their turns.
+  // A long launch is its own warm-up, and one round is enough; a short case beside it takes several turns in it.
   const bool warm_up_counts = settings.repeat == 0 && launch_seconds.front() > kLongLaunch;
-  const int least = warm_up_counts ? 1 : kLeastRounds;
+  const int least = warm_up_counts ? 1 : kLeastRounds, short_turns = warm_up_counts ? kShortTurns : 1;
   const int rounds = settings.repeat > 0 ? settings.repeat : kMostRounds;
   std::vector<double> own, roofs;
   double spent = 0;
@@ -129,7 +139,7 @@ TurnResult MeasureTurns(const std::vector<PreparedCase*>& cases, bool bundle, co
     for (std::size_t turn = 0; turn < cases.size(); ++turn) {
       const std::size_t c = round % 2 == 0 ? turn : cases.size() - 1 - turn;  // nobody is always the first
       const bool known = warm_up_counts && round == 0 && launch_seconds[c] > kLongLaunch;
-      seconds[c] = known ? launch_seconds[c] : cases[c]->Seconds(bundles[c]);
+      seconds[c] = known ? launch_seconds[c] : Turns(*cases[c], bundles[c], short_turns);
     }
     own.push_back(seconds.front());
     spent += seconds.front() * bundles.front();

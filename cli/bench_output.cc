@@ -85,8 +85,8 @@ std::string GoalTable(const std::vector<RowResult>& rows) {
   }
   const auto goals = std::count_if(rows.begin(), rows.end(), [](const RowResult& r) { return r.goal.has_value(); });
   const auto missed = std::count_if(rows.begin(), rows.end(), [](const RowResult& r) { return !r.reached(); });
-  return table.Text() + fmt::format("\n{} rows: {} of {} goals reached, {} missed\n", rows.size(), goals - missed, goals,
-                                    missed);
+  return table.Text() +
+         fmt::format("\n{} rows: {} of {} goals reached, {} missed\n", rows.size(), goals - missed, goals, missed);
 }
 
 std::string CountersText(const std::vector<RowResult>& rows) {

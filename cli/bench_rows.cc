@@ -132,7 +132,8 @@ std::optional<double> MeasureReadRatio() {
   const cases::Buffer memory(static_cast<std::size_t>(std::clamp<std::int64_t>(caps.l3_bytes * 8, 128 << 20, 1 << 30)));
   std::fill_n(memory.data(), memory.size(), std::byte{1});
   const std::vector<probe::Chunk> chunks = {{memory.data(), memory.size()}};
-  const std::unique_ptr<Executor> one(MakeExecutor(ExecutorKind::kOpenMp, 1)), two(MakeExecutor(ExecutorKind::kOpenMp, 2));
+  const std::unique_ptr<Executor> one(MakeExecutor(ExecutorKind::kOpenMp, 1));
+  const std::unique_ptr<Executor> two(MakeExecutor(ExecutorKind::kOpenMp, 2));
   probe::ReadRoof alone(*one, caps.Best(), chunks, probe::ReadKind::kStreams);
   probe::ReadRoof both(*two, caps.Best(), chunks, probe::ReadKind::kStreams);
   constexpr int kRounds = 9;

@@ -178,7 +178,9 @@ Order OrderOf(const Options& options) {
     return order;
   }
   if (!options.rows.empty()) order.rows = RowsMatching(order.rows, options.rows);
-  if (!options.kernel.empty()) throw Error("--kernel", options.kernel, "cases, or a suite without goals; rows name theirs");
+  if (!options.kernel.empty()) {
+    throw Error("--kernel", options.kernel, "cases, or a suite without goals; rows name theirs");
+  }
   if (!options.report.empty()) throw Error("--report", options.report, "cases, or a suite without goals");
   return order;
 }

@@ -158,12 +158,14 @@ std::vector<pid_t> ThreadsOfThisProcess() {
 }
 
 std::string WhyNoCounters(int error) {
-  const std::string said = "perf_event_open: " + std::string(std::strerror(error)) + " (errno " + std::to_string(error) + "); ";
+  const std::string number = std::to_string(error);
+  const std::string said = "perf_event_open: " + std::string(std::strerror(error)) + " (errno " + number + "); ";
   switch (error) {
     case EACCES:
     case EPERM:
       return said + "kernel.perf_event_paranoid is " + ParanoidLevel() +
-             ": set it to 2 or less with sysctl, or run with CAP_PERFMON; a container also needs its seccomp filter to allow it";
+             ": set it to 2 or less with sysctl, or run with CAP_PERFMON; "
+             "in a container its seccomp filter must allow the call too";
     case ENOENT:
     case ENODEV:
     case EOPNOTSUPP:

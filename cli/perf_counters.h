@@ -1,5 +1,5 @@
-// The CPU's own counters around some launches: cycles, instructions, cache misses. Through Linux's perf_event_open, where
-// machine and kernel let it be; elsewhere a sentence says why not and what to do.
+// The CPU's own counters around some launches: cycles, instructions, cache misses. Through Linux's perf_event_open,
+// where machine and kernel let it be; elsewhere a sentence says why not and what to do.
 #pragma once
 
 #include <sys/types.h>

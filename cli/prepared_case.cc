@@ -56,7 +56,7 @@ void RequireParts(const Problem& p) {
   const bool plain = p.page_size && p.table == TableKind::kBlock && !p.append && !p.alibi && !p.bias && !p.mask &&
                      !p.leftpad && !p.qv && !p.q_offset && !p.lse && !IsFp8(p.kv_dtype) && p.seed % 2 == 1;
   if (!plain) {
-    throw Error("case", Print(p), "pages by a block table, an odd seed and no tensors but q, k and v, to cut into parts");
+    throw Error("case", Print(p), "pages by a block table, an odd seed and no tensors but q, k and v, to have parts");
   }
 }
 

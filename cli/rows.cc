@@ -68,7 +68,8 @@ std::optional<double> GoalFor(const Goals& goals, int threads, std::optional<dou
 double AllowedWorkspace(const Problem& p, const std::string& kernel, int threads) {
   const bool pairs = kernel.starts_with("cpu.avx512_bf16.");
   const double element_bytes = pairs ? 2 : 4;
-  const auto heads = static_cast<double>(std::min<std::int64_t>(threads, p.heads_kv * std::max<std::int64_t>(p.batch, 1)));
+  const std::int64_t all_heads = p.heads_kv * std::max<std::int64_t>(p.batch, 1);
+  const auto heads = static_cast<double>(std::min<std::int64_t>(threads, all_heads));
   return kWorkspaceOfThread * threads +
          heads * static_cast<double>(p.seq_kv) * static_cast<double>(p.head_dim + p.head_dim_v) * element_bytes;
 }
@@ -85,7 +86,9 @@ std::vector<Row> RowsMatching(const std::vector<Row>& rows, const std::string& p
       matching.push_back(row);
     }
   }
-  if (matching.empty()) throw Error("--rows", pattern, "a part of a row's name or case, such as \"decode\" or \"bf16 causal\"");
+  if (matching.empty()) {
+    throw Error("--rows", pattern, "a part of a row's name or case, such as \"decode\" or \"bf16 causal\"");
+  }
   return matching;
 }
 

@@ -1,5 +1,5 @@
-// The suite `cpu`: what the CPU kernels should reach. Goals in per cent of a roof are those of a machine with AVX-512 and
-// BF16 dot products (Zen 4, Zen 5); ratios hold anywhere.
+// The suite `cpu`: what the CPU kernels should reach. Goals in per cent of a roof are those of a machine with AVX-512
+// and BF16 dot products (Zen 4, Zen 5); ratios hold anywhere.
 #include <array>
 
 #include <fmt/format.h>
@@ -167,7 +167,8 @@ void AddGrowth(std::vector<Row>* rows) {
   for (const char* type : {"bf16", "f32"}) {
     rows->push_back({fmt::format("growth {} s=64k against s=2k", type), Figure::kTimePerPair, text(65536, type),
                      text(2048, type), Always(1.05), ""});
-    rows->push_back({fmt::format("workspace {} s=64k", type), Figure::kWorkspace, text(65536, type), "", Always(1), ""});
+    rows->push_back(
+        {fmt::format("workspace {} s=64k", type), Figure::kWorkspace, text(65536, type), "", Always(1), ""});
   }
   rows->push_back({"workspace bf16 s=128k one head", Figure::kWorkspace,
                    "prefill b=1 sq=131072 skv=131072 hq=1 hkv=1 d=128 dtype=bf16 causal", "", Always(1), ""});

@@ -54,7 +54,8 @@ bool IsL1(const perf_event_attr& attr) {
 TEST(PerfCounters, SumEveryEventOverAllThreads) {
   FakeSystem fake;
   fake.values = [](const auto& counter) {
-    return std::array<std::uint64_t, 3>{static_cast<std::uint64_t>(counter.thread) * (IsCycles(counter.attr) ? 10 : 1), 1, 1};
+    const auto thread = static_cast<std::uint64_t>(counter.thread);
+    return std::array<std::uint64_t, 3>{thread * (IsCycles(counter.attr) ? 10 : 1), 1, 1};
   };
   PerfCounters counters({3, 4}, fake.System());
   EXPECT_EQ(counters.why_not(), "");

@@ -19,7 +19,8 @@ class PreparedCaseTest : public ::testing::Test {
 
 TEST_F(PreparedCaseTest, SequencesOneByOneWriteTheOutputOfTheWholeBatch) {
   for (const char* text : {"decode b=4 sq=1 skv=70 hq=4 hkv=2 d=32 dtype=bf16 page=16 lens=uniform(17,70)",
-                           "mixed b=3 sq=20 skv=90 hq=4 hkv=2 d=32 dtype=f32 page=4 causal varlen qlens=20,1*2 lens=20,90*2"}) {
+                           "mixed b=3 sq=20 skv=90 hq=4 hkv=2 d=32 dtype=f32 page=4 causal varlen qlens=20,1*2 "
+                           "lens=20,90*2"}) {
     PreparedCase whole = Made(text);
     whole.Launch();
     const std::uint64_t expected = cases::Checksum(whole.args().out);

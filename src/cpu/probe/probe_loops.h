@@ -166,7 +166,8 @@ struct PrefetchCursor {
 
 // What is left of a chunk from `at`: whole lines, then the tail, which goes into `tails`.
 template <class V, class Cursor>
-typename V::Bits ReadRest(const Chunk& chunk, std::size_t at, Cursor& ahead, typename V::Bits acc, std::uint64_t* tails) {
+typename V::Bits ReadRest(const Chunk& chunk, std::size_t at, Cursor& ahead, typename V::Bits acc,
+                          std::uint64_t* tails) {
   for (; at + kLine <= chunk.bytes; at += kLine) {
     ahead.Next();
     acc = XorLine<V>(acc, chunk.data + at);

@@ -153,13 +153,13 @@ void ReadRoof::CutIntoTasks(const std::vector<Chunk>& chunks) {
   };
   for (Chunk chunk : chunks) {
     while (chunk.bytes > 0) {
-      const std::size_t take = std::min(chunk.bytes, kind_ == ReadKind::kStreams ? share_bytes - filled : kMostPieceBytes);
+      const bool streams = kind_ == ReadKind::kStreams;
+      const std::size_t take = std::min(chunk.bytes, streams ? share_bytes - filled : kMostPieceBytes);
       chunks_.push_back({chunk.data, take});
       chunk.data += take;
       chunk.bytes -= take;
       filled += take;
-      const bool may_close = kind_ == ReadKind::kStreams || chunk.bytes == 0;
-      if (may_close && filled >= share_bytes) close_task();
+      if ((streams || chunk.bytes == 0) && filled >= share_bytes) close_task();
     }
   }
   close_task();
