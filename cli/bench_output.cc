@@ -107,13 +107,11 @@ std::string CountersText(const std::vector<RowResult>& rows) {
   return "\n" + table.Text();
 }
 
-std::string ReadRatioText(const BenchRun& run) {
-  const bool scales = *run.read_ratio > kScalesFrom;
-  return fmt::format("2 threads read x {:.2f} what one reads, {} {}: decode is held to {}\n", *run.read_ratio,
-                     scales ? "more than" : "not more than", kScalesFrom,
-                     run.threads == 1 ? "the goals of 1 thread"
-                     : scales         ? "the goals of 1 thread on more threads too"
-                                      : "the goals of 2 threads");
+std::string ReadRatioText(double ratio) {
+  return fmt::format(
+      "2 threads read x {:.2f} what one reads, at the start of the run; decode on several threads is held to the goals "
+      "of one thread where that is more than x {}, as each of its rows says\n",
+      ratio, kScalesFrom);
 }
 
 // Roofs in plain words: which loop was best and on which pages.
@@ -158,6 +156,7 @@ Json ResultJson(const RowResult& row) {
   json["value"] = named ? Json(row.value) : Json();
   json["goal"] = OrNull(row.goal);
   json["goal_met"] = row.goal ? Json(row.reached()) : Json();
+  json["read_ratio_2_over_1"] = OrNull(row.read_ratio);
   const std::string other = ComparedWith(row.row);
   json["ratio_to"] = other.empty() ? Json() : Json(other);
   json["counters"] = Json();
@@ -189,7 +188,7 @@ std::string RunText(const BenchRun& run) {
   }
   if (run.counters) text += CountersText(run.rows);
   text += FootText(run.rows);
-  if (run.read_ratio) text += ReadRatioText(run);
+  if (run.read_ratio) text += ReadRatioText(*run.read_ratio);
   return text;
 }
 

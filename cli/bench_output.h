@@ -17,7 +17,7 @@ struct BenchRun {
   bool with_goals = false;  // a suite of rows
   int threads = 1;
   bool counters = false;
-  std::optional<double> read_ratio;  // two threads' read bandwidth over one's; absent: not measured
+  std::optional<double> read_ratio;  // two threads' read bandwidth over one's at the start; absent: not measured
 };
 
 std::string RunText(const BenchRun& run);

@@ -9,8 +9,6 @@
 #include "cli/commands.h"
 #include "cli/device_options.h"
 #include "cli/kernel_alone.h"
-#include "src/cases/buffer.h"
-#include "src/cpu/probe/roof.h"
 
 namespace regard::cli {
 namespace {
@@ -21,6 +19,22 @@ double MedianOf(const TurnResult& turns, Ratio ratio) {
   std::vector<double> ratios;
   for (const std::vector<double>& round : turns.seconds) ratios.push_back(ratio(round));
   return Quantile(ratios, 0.5);
+}
+
+void MeasureRoof(PreparedCase& prepared, const BenchSettings& settings, ReadRatio* ratio, RowResult* row) {
+  const Goals& goals = row->row.goals;
+  const bool by_ratio = goals.one_where_memory_scales && settings.threads > 1 && ratio != nullptr;
+  std::vector<double> ratios;
+  if (by_ratio) ratios = ratio->Measure();
+  row->result = MeasureTurns({&prepared}, true, settings).result;
+  row->value = row->result.roof_percent;
+  if (!by_ratio) return;
+  const std::vector<double> after = ratio->Measure();
+  ratios.insert(ratios.end(), after.begin(), after.end());
+  row->read_ratio = Quantile(ratios, 0.5);
+  row->goal = GoalFor(goals, settings.threads, row->read_ratio);
+  row->note = fmt::format("2 threads read x {:.2f}: goal of {}", *row->read_ratio,
+                          *row->read_ratio > kScalesFrom ? "1 thread" : "2 threads");
 }
 
 void MeasureRatio(PreparedCase& first, PreparedCase& second, const BenchSettings& settings, RowResult* row) {
@@ -94,13 +108,37 @@ void MeasureWorkspace(const BenchSettings& settings, const std::vector<RowResult
 
 }  // namespace
 
-RowResult MeasureRow(const Row& row, const BenchSettings& given, std::optional<double> read_ratio,
+bool ReadRatio::HasTwoCores() {
+  return std::max(DeviceCaps::Host().threads, static_cast<int>(std::thread::hardware_concurrency())) >= 2;
+}
+
+ReadRatio::ReadRatio()
+    : memory_(static_cast<std::size_t>(std::clamp<std::int64_t>(DeviceCaps::Host().l3_bytes * 8, 128 << 20, 1 << 30))),
+      one_(MakeExecutor(ExecutorKind::kOpenMp, 1)),
+      two_(MakeExecutor(ExecutorKind::kOpenMp, 2)) {
+  std::fill_n(memory_.data(), memory_.size(), std::byte{1});
+  const std::vector<probe::Chunk> chunks = {{memory_.data(), memory_.size()}};
+  alone_.emplace(*one_, DeviceCaps::Host().Best(), chunks, probe::ReadKind::kStreams);
+  both_.emplace(*two_, DeviceCaps::Host().Best(), chunks, probe::ReadKind::kStreams);
+}
+
+std::vector<double> ReadRatio::Measure() {
+  constexpr int kRounds = 9;
+  std::vector<double> ratios;
+  for (int round = 0; round < kRounds && (round == 0 || !Interrupted()); ++round) {
+    const double rate = alone_->Run();
+    ratios.push_back(both_->Run() / rate);
+  }
+  return ratios;
+}
+
+RowResult MeasureRow(const Row& row, const BenchSettings& given, ReadRatio* ratio,
                      const std::vector<RowResult>& before) {
   BenchSettings settings = given;
   if (!row.kernel.empty()) settings.kernel = row.kernel;
   RowResult measured;
   measured.row = row;
-  measured.goal = GoalFor(row.goals, settings.threads, read_ratio);
+  measured.goal = GoalFor(row.goals, settings.threads, std::nullopt);
   if (row.figure == Figure::kWorkspace) {
     MeasureWorkspace(settings, before, &measured);
     return measured;
@@ -109,8 +147,7 @@ RowResult MeasureRow(const Row& row, const BenchSettings& given, std::optional<d
   PreparedCase prepared(row.text, settings.kernel, *executor);
   switch (row.figure) {
     case Figure::kRoof:
-      measured.result = MeasureTurns({&prepared}, true, settings).result;
-      measured.value = measured.result.roof_percent;
+      MeasureRoof(prepared, settings, ratio, &measured);
       break;
     case Figure::kParts:
       MeasureParts(prepared, settings, &measured);
@@ -124,25 +161,6 @@ RowResult MeasureRow(const Row& row, const BenchSettings& given, std::optional<d
     }
   }
   return measured;
-}
-
-std::optional<double> MeasureReadRatio() {
-  const DeviceCaps& caps = DeviceCaps::Host();
-  if (std::max(caps.threads, static_cast<int>(std::thread::hardware_concurrency())) < 2) return std::nullopt;
-  const cases::Buffer memory(static_cast<std::size_t>(std::clamp<std::int64_t>(caps.l3_bytes * 8, 128 << 20, 1 << 30)));
-  std::fill_n(memory.data(), memory.size(), std::byte{1});
-  const std::vector<probe::Chunk> chunks = {{memory.data(), memory.size()}};
-  const std::unique_ptr<Executor> one(MakeExecutor(ExecutorKind::kOpenMp, 1));
-  const std::unique_ptr<Executor> two(MakeExecutor(ExecutorKind::kOpenMp, 2));
-  probe::ReadRoof alone(*one, caps.Best(), chunks, probe::ReadKind::kStreams);
-  probe::ReadRoof both(*two, caps.Best(), chunks, probe::ReadKind::kStreams);
-  constexpr int kRounds = 9;
-  std::vector<double> ratios;
-  for (int round = 0; round < kRounds && !Interrupted(); ++round) {
-    const double rate = alone.Run();
-    ratios.push_back(both.Run() / rate);
-  }
-  return Quantile(ratios, 0.5);
 }
 
 }  // namespace regard::cli

@@ -204,12 +204,11 @@ BenchSettings SettingsOf(const Options& options) {
 }
 
 // Measures one row after another until all are done or Ctrl-C comes.
-std::vector<RowResult> MeasureRows(const std::vector<Row>& rows, const BenchSettings& settings,
-                                   std::optional<double> read_ratio) {
+std::vector<RowResult> MeasureRows(const std::vector<Row>& rows, const BenchSettings& settings, ReadRatio* ratio) {
   std::vector<RowResult> results;
   for (std::size_t i = 0; i < rows.size() && !Interrupted(); ++i) {
     Progress(i, rows.size(), rows[i].name);
-    RowResult result = MeasureRow(rows[i], settings, read_ratio, results);
+    RowResult result = MeasureRow(rows[i], settings, ratio, results);
     if (result.result.rounds > 0 && !Interrupted()) results.push_back(std::move(result));
   }
   Progress(rows.size(), rows.size(), "");
@@ -222,8 +221,9 @@ BenchRun Measure(const Order& order, const BenchSettings& settings) {
   run.counters = settings.counters;
   run.with_goals = !order.rows.empty();
   if (run.with_goals) {
-    run.read_ratio = MeasureReadRatio();
-    run.rows = MeasureRows(order.rows, settings, run.read_ratio);
+    const auto ratio = ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
+    if (ratio) run.read_ratio = Quantile(ratio->Measure(), 0.5);
+    run.rows = MeasureRows(order.rows, settings, ratio.get());
     return run;
   }
   for (BenchResult& result : MeasureAll(order.cases, settings)) {

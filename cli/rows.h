@@ -46,6 +46,7 @@ struct RowResult {
   BenchResult result;  // of the row's case
   double value = 0;    // the figure
   std::optional<double> goal;
+  std::optional<double> read_ratio;  // two threads' read bandwidth over one's, where the goal depends on it
   std::optional<PeerRatio> best_peer;
   std::string note;
   bool reached() const;

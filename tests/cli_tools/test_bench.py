@@ -10,7 +10,8 @@ import tool
 PREFILL = "prefill b=1 sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32 causal"
 DECODE = "decode b=2 sq=1 skv=300 hq=4 hkv=2 d=32 dtype=bf16 page=4 placement=random"
 KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "roof", "roof_value",
-        "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met", "ratio_to",
+        "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met",
+        "read_ratio_2_over_1", "ratio_to",
         "counters", "best_peer"]
 FAST = ("--repeat", "3")
 
@@ -103,6 +104,10 @@ class Bench(tool.ToolTest):
             self.assertAlmostEqual(row["goal"], goal)
             self.assertEqual(row["goal_met"], row["value"] >= row["goal"])
             self.assertIsNone(row["ratio_to"])
+
+    def test_decode_on_two_threads_says_which_goal_the_memory_set(self):
+        row = self.rows("decode 32k b=1 bf16", "--threads", "2")["decode 32k b=1 bf16"]
+        self.assertEqual(row["goal"], 80 if row["read_ratio_2_over_1"] > 1.6 else 88)
 
     def test_a_ratio_row_names_its_other_case_and_stays_near_one_for_twins(self):
         row, = self.rows("decode 32k bf16 against invariance=none", "--threads", "1").values()
