@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,13 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/bench_case.h"
+#include "cli/bench_output.h"
+#include "cli/bench_rows.h"
 #include "cli/case_words.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
 #include "cli/report.h"
 #include "cli/suites.h"
-#include "cli/text_table.h"
 #include "regard/status.h"
 #include "src/cases/buffer.h"
 #include "src/cpu/probe/roof.h"
@@ -31,7 +33,8 @@ constexpr int kMiss = 1;
 struct Options {
   std::vector<std::string> words;
   bool quick = false;
-  std::string suite, json, report, kernel;
+  std::string suite, rows, json, report, kernel;
+  bool require_goals = false, counters = false;
   int threads = 0;
   int repeat = 0;
   double min_seconds = 0;
@@ -46,76 +49,6 @@ void Progress(std::size_t done, std::size_t all, const std::string& text) {
     std::fprintf(stderr, "\r\033[K%zu/%zu  %.100s", done + 1, all, text.c_str());
   }
   std::fflush(stderr);
-}
-
-std::string TableText(const std::vector<BenchResult>& results) {
-  TextTable table({{"kernel"},
-                   {"threads", Align::kRight},
-                   {"median ms", Align::kRight},
-                   {"p10", Align::kRight},
-                   {"p90", Align::kRight},
-                   {"GFLOP/s", Align::kRight},
-                   {"GB/s", Align::kRight},
-                   {"roof"},
-                   {"its value", Align::kRight},
-                   {"of roof", Align::kRight},
-                   {"max error", Align::kRight},
-                   {"check"},
-                   {"case"}});
-  for (const BenchResult& r : results) {
-    table.Row({r.kernel, fmt::format("{}", r.threads), fmt::format("{:.3f}", r.median_ms),
-               fmt::format("{:.3f}", r.p10_ms), fmt::format("{:.3f}", r.p90_ms), fmt::format("{:.1f}", r.gflops),
-               fmt::format("{:.1f}", r.gbps), r.roof,
-               fmt::format("{:.1f} {}", r.roof_value, r.reads() ? "GB/s" : "GFLOP/s"),
-               fmt::format("{:.1f} %", r.roof_percent), r.checked ? fmt::format("{:.1e}", r.accuracy.out_error) : "-",
-               !r.checked ? "-"
-               : r.ok()   ? "good"
-                          : "MISS",
-               r.text});
-  }
-  std::string text = table.Text();
-  for (const BenchResult& r : results) {
-    if (!r.ok())
-      text += fmt::format("MISS: {:.2f} x the bound, {}\nREPRO: regard check \"{}\"\n", r.accuracy.ratio(),
-                          r.accuracy.where, r.text);
-  }
-  return text;
-}
-
-// Roofs in plain words: which loop was best and on which pages.
-std::string FootText(const std::vector<BenchResult>& results) {
-  std::string text =
-      "\nGFLOP/s counts visible pairs only; GB/s counts each visible K and V byte once; the roof is the median "
-      "over the same rounds.\n";
-  std::vector<std::string> said;
-  for (const BenchResult& r : results) {
-    const std::string line = r.reads() ? fmt::format("{}: {}; K on {}", r.roof, r.roof_how, r.pages)
-                                      : fmt::format("{}: {}", r.roof, r.roof_how);
-    if (std::find(said.begin(), said.end(), line) == said.end()) said.push_back(line);
-  }
-  for (const std::string& line : said) text += line + "\n";
-  return text;
-}
-
-nlohmann::ordered_json JsonOf(const std::vector<BenchResult>& results) {
-  auto array = nlohmann::ordered_json::array();
-  for (const BenchResult& r : results) {
-    nlohmann::ordered_json error;  // null: not checked
-    if (r.checked) error = r.accuracy.out_error;
-    array.push_back({{"case", r.text},
-                     {"kernel", r.kernel},
-                     {"threads", r.threads},
-                     {"median_ms", r.median_ms},
-                     {"p10_ms", r.p10_ms},
-                     {"p90_ms", r.p90_ms},
-                     {"gflops", r.gflops},
-                     {"gbps", r.gbps},
-                     {"roof", r.roof},
-                     {"roof_value", r.roof_value},
-                     {"roof_percent", r.roof_percent},
-                     {"max_error", error}});
-  }
-  return array;
 }
 
 void WriteFile(const std::string& field, const std::string& path, const std::string& text) {
@@ -221,14 +154,35 @@ ReportData MeasureReport(const std::vector<std::string>& cases, const std::vecto
   return data;
 }
 
-std::vector<std::string> CasesOf(const Options& options) {
+// What to measure: cases, or the rows of a suite with goals.
+struct Order {
+  std::vector<std::string> cases;
+  std::vector<Row> rows;
+};
+
+Order OrderOf(const Options& options) {
   const int ways = !options.words.empty() + options.quick + !options.suite.empty();
   if (ways != 1) {
     throw Error("case", ways == 0 ? "none" : "several ways of naming cases", "a CASE, or --quick, or --suite NAME");
   }
-  if (options.quick) return FindSuite("quick").cases;
-  if (!options.suite.empty()) return FindSuite(options.suite).cases;
-  return JoinCases(options.words);
+  Order order;
+  if (options.words.empty()) {
+    const Suite& suite = FindSuite(options.quick ? "quick" : options.suite);
+    order = {suite.cases, suite.rows};
+  } else {
+    order.cases = JoinCases(options.words);
+  }
+  if (order.rows.empty()) {
+    if (!options.rows.empty()) throw Error("--rows", options.rows, "a suite with rows: --suite cpu");
+    if (options.require_goals) throw Error("--require-goals", "given", "a suite with goals: --suite cpu");
+    return order;
+  }
+  if (!options.rows.empty()) order.rows = RowsMatching(order.rows, options.rows);
+  if (!options.kernel.empty()) {
+    throw Error("--kernel", options.kernel, "cases, or a suite without goals; rows name theirs");
+  }
+  if (!options.report.empty()) throw Error("--report", options.report, "cases, or a suite without goals");
+  return order;
 }
 
 BenchSettings SettingsOf(const Options& options) {
@@ -245,28 +199,77 @@ BenchSettings SettingsOf(const Options& options) {
   settings.repeat = options.repeat;
   settings.min_seconds = options.min_seconds > 0 ? options.min_seconds : options.quick ? 0.3 : 1.0;
   settings.kernel = options.kernel;
+  settings.counters = options.counters;
   return settings;
 }
 
+// Measures one row after another until all are done or Ctrl-C comes.
+std::vector<RowResult> MeasureRows(const std::vector<Row>& rows, const BenchSettings& settings, ReadRatio* ratio) {
+  std::vector<RowResult> results;
+  for (std::size_t i = 0; i < rows.size() && !Interrupted(); ++i) {
+    Progress(i, rows.size(), rows[i].name);
+    RowResult result = MeasureRow(rows[i], settings, ratio, results);
+    if (result.result.rounds > 0 && !Interrupted()) results.push_back(std::move(result));
+  }
+  Progress(rows.size(), rows.size(), "");
+  return results;
+}
+
+BenchRun Measure(const Order& order, const BenchSettings& settings) {
+  BenchRun run;
+  run.threads = settings.threads;
+  run.counters = settings.counters;
+  run.with_goals = !order.rows.empty();
+  if (run.with_goals) {
+    const auto ratio = ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
+    if (ratio) run.read_ratio = Quantile(ratio->Measure(), 0.5);
+    run.rows = MeasureRows(order.rows, settings, ratio.get());
+    return run;
+  }
+  for (BenchResult& result : MeasureAll(order.cases, settings)) {
+    RowResult row;
+    row.row.text = result.text;
+    row.result = std::move(result);
+    run.rows.push_back(std::move(row));
+  }
+  return run;
+}
+
+// All bad input before the first measurement.
+void Validate(const Order& order) {
+  for (const std::string& text : order.cases) regard::Validate(ParseProblem(text));
+  for (const Row& row : order.rows) {
+    regard::Validate(ParseProblem(row.text));
+    if (!row.other.empty()) regard::Validate(ParseProblem(row.other));
+  }
+}
+
 void Bench(const Options& options, int& exit_code) {
-  const std::vector<std::string> cases = CasesOf(options);
+  const Order order = OrderOf(options);
   const BenchSettings settings = SettingsOf(options);
-  for (const std::string& text : cases) Validate(ParseProblem(text));  // all bad input before the first measurement
+  Validate(order);
   CheckWritable("--json", options.json);
   CheckWritable("--report", options.report);
-  const std::vector<BenchResult> results = MeasureAll(cases, settings);
+  const BenchRun run = Measure(order, settings);
 
   const bool json_on_stdout = options.json == "-";
   std::FILE* people = json_on_stdout ? stderr : stdout;
-  std::fputs((TableText(results) + FootText(results)).c_str(), people);
-  if (json_on_stdout) fmt::print("{}\n", JsonOf(results).dump(2));
-  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, JsonOf(results).dump(2) + "\n");
+  std::fputs(RunText(run).c_str(), people);
+  if (json_on_stdout) fmt::print("{}\n", RunJson(run).dump(2));
+  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, RunJson(run).dump(2) + "\n");
   if (!options.report.empty()) {
-    WriteFile("--report", options.report, ReportHtml(MeasureReport(cases, results, options.quick, settings)));
+    std::vector<BenchResult> results;
+    for (const RowResult& row : run.rows) results.push_back(row.result);
+    WriteFile("--report", options.report, ReportHtml(MeasureReport(order.cases, results, options.quick, settings)));
     fmt::print(people, "report: {}\n", options.report);
   }
-  if (Interrupted()) fmt::print(stderr, "regard: interrupted after {} of {} cases\n", results.size(), cases.size());
-  if (!std::all_of(results.begin(), results.end(), [](const BenchResult& r) { return r.ok(); })) exit_code = kMiss;
+  if (Interrupted()) {
+    const bool rows = run.with_goals;
+    fmt::print(stderr, "regard: interrupted after {} of {} {}\n", run.rows.size(),
+               rows ? order.rows.size() : order.cases.size(), rows ? "rows" : "cases");
+  }
+  const auto good = [&](const RowResult& r) { return r.result.ok() && (!options.require_goals || r.reached()); };
+  if (!std::all_of(run.rows.begin(), run.rows.end(), good)) exit_code = kMiss;
 }
 
 std::string SuiteHelp() {
@@ -284,6 +287,11 @@ void RegisterBench(CLI::App& app, int& exit_code) {
   command->add_option("case", options->words, "Cases, each as one quoted line or as words")->type_name("CASE...");
   command->add_flag("--quick", options->quick, "A few small cases, some seconds");
   command->add_option("--suite", options->suite, SuiteHelp())->type_name("NAME");
+  command->add_option("--rows", options->rows, "Only rows of the suite whose name or case contains this text")
+      ->type_name("TEXT");
+  command->add_flag("--require-goals", options->require_goals, "Exit with 1 where a row misses its goal");
+  command->add_flag("--counters", options->counters,
+                    "Count cycles, instructions and cache misses a visible pair, where the system lets it");
   command->add_option("--threads", options->threads, "Threads; default: REGARD_THREADS, or all cores");
   command->add_option("--kernel", options->kernel, "Only kernels of this name or dotted prefix (cpu.avx2, reference)");
   command->add_option("--repeat", options->repeat, "Rounds a case; default: as many as --min-time takes");

@@ -38,6 +38,7 @@ std::vector<Suite> MakeSuites() {
         "prefill b=1 sq=512 skv=8192 hq=32 hkv=8 d=128 dtype=bf16 causal page=16 placement=random",
         "mixed b=9 sq=512 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 causal varlen page=16 placement=random "
         "qlens=512*1,1*8 lens=2048*1,4096*8"}},
+      {"cpu", "every goal of the CPU kernels: roofs, pages, options, fp8, batches, overhead, growth", {}, CpuRows()},
   };
 }
 

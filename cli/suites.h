@@ -1,9 +1,11 @@
-// Named lists of bench cases.
+// Named lists of bench cases, and of rows with goals.
 #pragma once
 
 #include <span>
 #include <string>
 #include <vector>
+
+#include "cli/rows.h"
 
 namespace regard::cli {
 
@@ -11,10 +13,14 @@ struct Suite {
   const char* name;
   const char* about;
   std::vector<std::string> cases;
+  std::vector<Row> rows = {};  // a suite has cases or rows
 };
 
 std::span<const Suite> Suites();
 // Throws Error{"--suite"} naming the known ones.
 const Suite& FindSuite(const std::string& name);
+
+// Every figure that the CPU kernels should reach, with its goal (suite_cpu.cc).
+std::vector<Row> CpuRows();
 
 }  // namespace regard::cli

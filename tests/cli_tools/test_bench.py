@@ -10,13 +10,30 @@ import tool
 PREFILL = "prefill b=1 sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32 causal"
 DECODE = "decode b=2 sq=1 skv=300 hq=4 hkv=2 d=32 dtype=bf16 page=4 placement=random"
 KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "roof", "roof_value",
-        "roof_percent", "max_error"]
+        "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met",
+        "read_ratio_2_over_1", "ratio_to",
+        "counters", "best_peer"]
 FAST = ("--repeat", "3")
 
 
 class Bench(tool.ToolTest):
     def measure(self, *args, **environment):
-        return self.good_json("bench", *args, *FAST, "--json", "-", **environment)
+        return self.good_json("bench", *args, *FAST, "--json", "-", **environment)["results"]
+
+    def rows(self, text, *args):
+        """The results of the rows of the suite `cpu` whose name or case contains `text`, by name."""
+        return {r["row"]: r for r in self.measure("--suite", "cpu", "--rows", text, *args)}
+
+    def test_json_says_where_and_with_what_it_was_measured(self):
+        run = self.good_json("bench", PREFILL, *FAST, "--json", "-")
+        self.assertEqual(list(run), ["version", "commit", "compiler", "machine", "results"])
+        self.assertRegex(run["version"], r"^\d+\.\d+\.\d+$")
+        self.assertRegex(run["commit"], r"^([0-9a-f]{12,40}(-dirty)?|unknown)$")
+        self.assertRegex(run["compiler"], r"^(g\+\+|clang) \d+\.\d+\.\d+$")
+        self.assertEqual(list(run["machine"]), ["cpu", "best_isa", "clock_ghz", "threads", "l1_bytes", "l2_bytes",
+                                                "l3_bytes", "read_ratio_2_over_1"])
+        self.assertGreater(run["machine"]["clock_ghz"], 0.1)
+        self.assertIsNone(run["machine"]["read_ratio_2_over_1"])
 
     def test_json_is_one_object_a_case_with_exactly_the_promised_keys(self):
         results = self.measure(PREFILL, DECODE, "--threads", "2")
@@ -70,7 +87,7 @@ class Bench(tool.ToolTest):
             results, report = os.path.join(folder, "r.json"), os.path.join(folder, "r.html")
             self.good("bench", "--quick", *FAST, "--json", results, "--report", report)
             with open(results, encoding="utf-8") as file:
-                self.assertEqual(len(json.load(file)), 5)
+                self.assertEqual(len(json.load(file)["results"]), 5)
             with open(report, encoding="utf-8") as file:
                 html = file.read()
         self.assertEqual(html.count("<svg "), 4)
@@ -78,6 +95,48 @@ class Bench(tool.ToolTest):
         for outside in ("http://", "https://", "<script", "<link", "src="):
             self.assertNotIn(outside, html)
         self.assertIn("prefers-color-scheme: dark", html)
+
+    def test_a_row_of_the_roof_has_its_percentage_as_figure_and_a_goal_by_threads(self):
+        for threads, goal in (("1", 76), ("2", 0.95 * 76)):
+            row = self.rows("prefill d=128 s=512 f32", "--threads", threads)["prefill d=128 s=512 f32 causal"]
+            self.assertEqual(row["figure"], "percent_of_roof")
+            self.assertEqual(row["value"], row["roof_percent"])
+            self.assertAlmostEqual(row["goal"], goal)
+            self.assertEqual(row["goal_met"], row["value"] >= row["goal"])
+            self.assertIsNone(row["ratio_to"])
+
+    def test_decode_on_two_threads_says_which_goal_the_memory_set(self):
+        row = self.rows("decode 32k b=1 bf16", "--threads", "2")["decode 32k b=1 bf16"]
+        self.assertEqual(row["goal"], 80 if row["read_ratio_2_over_1"] > 1.6 else 88)
+
+    def test_a_ratio_row_names_its_other_case_and_stays_near_one_for_twins(self):
+        row, = self.rows("decode 32k bf16 against invariance=none", "--threads", "1").values()
+        self.assertEqual(row["ratio_to"], row["case"] + " invariance=none")
+        self.assertEqual(row["figure"], "time_ratio")
+        self.assertGreater(row["value"], 0.3)
+        self.assertLess(row["value"], 3)
+
+    def test_the_overhead_of_a_tiny_decode_is_less_than_its_launch(self):
+        row = self.rows("launch of a tiny decode", "--threads", "1")["launch of a tiny decode f32 beyond its kernel"]
+        self.assertEqual((row["figure"], row["goal"]), ("launch_overhead_us", 2))
+        self.assertLess(row["value"], row["median_ms"] * 1e3)
+
+    def test_a_missed_goal_fails_only_where_goals_are_required(self):
+        words = ("bench", "--suite", "cpu", "--rows", "prefill d=128 s=512 f32", "--threads", "1", *FAST)
+        scalar = {"REGARD_CPU_ISA": "scalar"}
+        for with_goals, status in ((words, 0), ((*words, "--require-goals"), 1)):
+            done = tool.run(*with_goals, **scalar)
+            missed = "MISSED" in done.stdout
+            self.assertEqual(done.returncode, status if missed else 0, done.stdout)
+
+    def test_counters_are_printed_or_a_line_says_why_not(self):
+        done = self.good("bench", PREFILL, *FAST, "--counters", "--json", "-")
+        counters = json.loads(done.stdout)["results"][0]["counters"]
+        if counters is None:
+            self.assertIn("counters: none; perf_event_open: ", done.stderr)
+        else:
+            self.assertGreater(counters["cycles"], 0)
+            self.assertIn("L2 misses", done.stderr)
 
     def test_interrupt_prints_what_there_is(self):
         process = subprocess.Popen([tool.REGARD, "bench", PREFILL, "prefill sq=256 skv=256 hq=4 hkv=1 d=64", "--repeat", "1000000"],

@@ -30,6 +30,13 @@ class Errors(tool.ToolTest):
         self.assertIn("--threads", self.refused("bench", "--quick", "--threads", "5000"))
         self.assertIn("kernel", self.refused("bench", "decode skv=9", "--kernel", "cpu.mmx"))
 
+    def test_rows_and_goals_want_a_suite_that_has_them(self):
+        self.assertIn("--suite cpu", self.refused("bench", "--quick", "--rows", "decode"))
+        self.assertIn("--suite cpu", self.refused("bench", "--suite", "core", "--require-goals"))
+        self.assertIn("--rows: nosuchrow", self.refused("bench", "--suite", "cpu", "--rows", "nosuchrow"))
+        self.assertIn("--report", self.refused("bench", "--suite", "cpu", "--report", "r.html"))
+        self.assertIn("--kernel", self.refused("bench", "--suite", "cpu", "--kernel", "cpu.avx2"))
+
     def test_unknown_isa_names_the_known_ones(self):
         self.assertIn("avx512_bf16", self.refused("explain", "decode", "--device-isa", "sse9"))
 

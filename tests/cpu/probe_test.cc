@@ -71,19 +71,31 @@ TEST(Probe, StreamsReadEveryByteOnce) {
   }
 }
 
-TEST(Probe, ChunksReadEveryByteOnce) {
-  const std::vector<std::byte> noise = Noise(300000);
+TEST(Probe, ChunksReadEveryByteOnceAloneAndInGroups) {
+  const std::vector<std::byte> noise = Noise(600000);
   std::vector<Chunk> chunks;
   std::uint64_t expected = 0;
   std::size_t at = 1;
-  for (const std::size_t bytes : kSizes) {
+  for (int n = 0; n < 40; ++n) {  // all sizes in turn, then a run of equal ones
+    const std::size_t bytes = n < 20 ? kSizes[static_cast<std::size_t>(n) % (std::size(kSizes) - 1)] : 2048;
     chunks.push_back({noise.data() + at, bytes});
     expected ^= PlainXor(chunks.back());
     at += bytes + 11;
   }
+  ASSERT_LT(at, noise.size());
+  std::vector<ChunkWalk> walks;
+  for (const Prefetch& prefetch : kPrefetches) walks.push_back({1, prefetch});
+  for (const int group : {2, 3, 8, 16, 64}) {
+    for (const int ahead : {0, 1, 2, 9}) {
+      for (const bool by_rows : {false, true}) walks.push_back({group, {}, ahead, by_rows});
+    }
+  }
   for (const ProbeTable* table : TablesOfThisCpu()) {
-    for (const Prefetch& prefetch : kPrefetches) {
-      EXPECT_EQ(table->read_chunks(chunks.data(), chunks.size(), prefetch), expected) << Name(table->isa);
+    for (const ChunkWalk& walk : walks) {
+      for (const std::size_t count : {chunks.size(), std::size_t{1}}) {
+        EXPECT_EQ(table->read_chunks(chunks.data(), count, walk), count == 1 ? PlainXor(chunks[0]) : expected)
+            << Name(table->isa) << " groups of " << walk.group << ", ahead " << walk.groups_ahead << walk.by_rows;
+      }
     }
   }
 }

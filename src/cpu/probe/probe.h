@@ -21,6 +21,16 @@ struct Prefetch {
   bool into_l2 = false;  // else into L1
 };
 
+// How a list of chunks is read, in its order. Alone (`group` 1): one after another, prefetching `prefetch.lead_bytes`
+// ahead in that order. In groups of `group` chunks side by side: a line of each in turn, prefetching into L2 the chunks
+// `groups_ahead` groups later (0: none), as `by_rows` says one after another, or else a line of each in turn as well.
+struct ChunkWalk {
+  int group = 1;
+  Prefetch prefetch;
+  int groups_ahead = 0;
+  bool by_rows = false;
+};
+
 // Every read loop returns the XOR of all chunks' contents, taken as 8-byte words from each chunk's start, a short last
 // word filled with zeros: proof that each byte was loaded exactly once.
 struct ProbeTable {
@@ -35,8 +45,7 @@ struct ProbeTable {
 
   // Reads a chunk as `streams` (1, 2, 4, 8 or 16) parts side by side, prefetching in each.
   std::uint64_t (*read_streams)(Chunk chunk, int streams, Prefetch prefetch);
-  // Reads chunks one after another, prefetching in that order, from chunk to chunk.
-  std::uint64_t (*read_chunks)(const Chunk* chunks, std::size_t count, Prefetch prefetch);
+  std::uint64_t (*read_chunks)(const Chunk* chunks, std::size_t count, ChunkWalk walk);
 };
 
 // The loops of an instruction set; null where this build has none. Calling one on a CPU without the set crashes.

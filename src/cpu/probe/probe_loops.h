@@ -149,39 +149,102 @@ std::uint64_t ReadStreamsLoop(Chunk chunk, int streams, Prefetch prefetch) {
   }
 }
 
-// A second cursor runs `lead` bytes ahead through the same list and prefetches. Chunks are not empty.
+// Walks the lines of chunks one after another and prefetches one a call. Chunks are not empty.
+template <class V, Into into>
+struct PrefetchCursor {
+  const Chunk *chunk, *end;
+  std::size_t at = 0;
+  void Next() {
+    if (into == Into::kNone || chunk == end) return;
+    PrefetchLine<into>(chunk->data + at);
+    at += kLine;
+    if (at < chunk->bytes) return;
+    ++chunk;
+    at = 0;
+  }
+};
+
+// What is left of a chunk from `at`: whole lines, then the tail, which goes into `tails`.
+template <class V, class Cursor>
+typename V::Bits ReadRest(const Chunk& chunk, std::size_t at, Cursor& ahead, typename V::Bits acc,
+                          std::uint64_t* tails) {
+  for (; at + kLine <= chunk.bytes; at += kLine) {
+    ahead.Next();
+    acc = XorLine<V>(acc, chunk.data + at);
+  }
+  if (at < chunk.bytes) {
+    ahead.Next();
+    *tails ^= XorTail(chunk.data + at, chunk.bytes - at);
+  }
+  return acc;
+}
+
 template <class V, Into into>
 std::uint64_t ReadChunks(const Chunk* chunks, std::size_t count, std::size_t lead) {
-  std::size_t ahead = 0, ahead_at = 0;  // the cursor: chunk and offset
-  auto prefetch_next = [&] {
-    if (into == Into::kNone || ahead == count) return;
-    PrefetchLine<into>(chunks[ahead].data + ahead_at);
-    ahead_at += kLine;
-    if (ahead_at >= chunks[ahead].bytes) {
-      ++ahead;
-      ahead_at = 0;
-    }
-  };
-  for (std::size_t at = 0; at < lead; at += kLine) prefetch_next();
+  PrefetchCursor<V, into> ahead{chunks, chunks + count};
+  for (std::size_t at = 0; at < lead; at += kLine) ahead.Next();
   typename V::Bits acc = V::Zero();
   std::uint64_t tails = 0;
-  for (std::size_t c = 0; c < count; ++c) {
-    const std::byte* p = chunks[c].data;
-    std::size_t left = chunks[c].bytes;
-    for (; left >= kLine; left -= kLine, p += kLine) {
-      prefetch_next();
-      acc = XorLine<V>(acc, p);
+  for (std::size_t c = 0; c < count; ++c) acc = ReadRest<V>(chunks[c], 0, ahead, acc, &tails);
+  return V::Fold(acc) ^ tails;
+}
+
+// Bytes that all of `count` chunks have in whole lines.
+static inline std::size_t CommonBytes(const Chunk* chunks, std::size_t count) {
+  std::size_t bytes = chunks[0].bytes;
+  for (std::size_t c = 1; c < count; ++c) bytes = chunks[c].bytes < bytes ? chunks[c].bytes : bytes;
+  return bytes / kLine * kLine;
+}
+
+// Groups of `group` chunks, a line of each in turn. by_rows: the cursor runs groups_ahead groups ahead and prefetches
+// chunk after chunk. Else each line prefetches the one in its place in the group groups_ahead later.
+template <class V, bool by_rows>
+std::uint64_t ReadGroups(const Chunk* chunks, std::size_t count, std::size_t group, std::size_t groups_ahead) {
+  const std::size_t lead = groups_ahead * group;
+  PrefetchCursor<V, by_rows ? Into::kL2 : Into::kNone> cursor{chunks, chunks + count};
+  if (by_rows) {
+    const Chunk* const first = chunks + (lead < count ? lead : count);
+    while (cursor.chunk != first) cursor.Next();
+  }
+  typename V::Bits acc = V::Zero();
+  std::uint64_t tails = 0;
+  for (std::size_t begin = 0; begin < count; begin += group) {
+    const Chunk* const now = chunks + begin;
+    const std::size_t n = group < count - begin ? group : count - begin;
+    const Chunk* later = now;
+    std::size_t prefetched = 0;
+    const std::size_t common = CommonBytes(now, n);
+    if (!by_rows && lead > 0 && begin + lead + n <= count) {
+      later = now + lead;
+      prefetched = CommonBytes(later, n);
     }
-    if (left > 0) {
-      prefetch_next();
-      tails ^= XorTail(p, left);
+    const std::size_t both = prefetched < common ? prefetched : common;
+    std::size_t at = 0;
+    for (; at < both; at += kLine) {
+      for (std::size_t c = 0; c < n; ++c) {
+        PrefetchLine<Into::kL2>(later[c].data + at);
+        acc = XorLine<V>(acc, now[c].data + at);
+      }
     }
+    for (; at < common; at += kLine) {
+      for (std::size_t c = 0; c < n; ++c) {
+        cursor.Next();
+        acc = XorLine<V>(acc, now[c].data + at);
+      }
+    }
+    for (std::size_t c = 0; c < n; ++c) acc = ReadRest<V>(now[c], at, cursor, acc, &tails);
   }
   return V::Fold(acc) ^ tails;
 }
 
 template <class V>
-std::uint64_t ReadChunksLoop(const Chunk* chunks, std::size_t count, Prefetch prefetch) {
+std::uint64_t ReadChunksLoop(const Chunk* chunks, std::size_t count, ChunkWalk walk) {
+  if (walk.group > 1) {
+    const auto group = static_cast<std::size_t>(walk.group), ahead = static_cast<std::size_t>(walk.groups_ahead);
+    return walk.by_rows && ahead > 0 ? ReadGroups<V, true>(chunks, count, group, ahead)
+                                     : ReadGroups<V, false>(chunks, count, group, ahead);
+  }
+  const Prefetch prefetch = walk.prefetch;
   if (prefetch.lead_bytes == 0) return ReadChunks<V, Into::kNone>(chunks, count, 0);
   return prefetch.into_l2 ? ReadChunks<V, Into::kL2>(chunks, count, prefetch.lead_bytes)
                           : ReadChunks<V, Into::kL1>(chunks, count, prefetch.lead_bytes);

@@ -25,24 +25,28 @@ enum class FlopsKind { kFmaF32, kDotBf16 };
 // Floating-point operations per second of all threads of `executor` over about `seconds`. 0 where the set has none.
 double FlopsRoof(Executor& executor, Isa isa, FlopsKind kind, double seconds);
 
-// kStreams: chunks are long; each is read as 1 to 16 streams. kChunks: in the given order, as random pages are.
+// kStreams: chunks are long; each is read as 1 to 16 streams. kChunks: in the given order, as random pages are, one
+// after another or some side by side.
 enum class ReadKind { kStreams, kChunks };
 
 class ReadRoof {
  public:
-  // Measures every variant twice and keeps the fastest. `chunks` point to memory that outlives the roof;
+  // Measures every variant some times and keeps the fastest. `chunks` point to memory that outlives the roof;
   // `executor` too.
   ReadRoof(Executor& executor, Isa isa, std::vector<Chunk> chunks, ReadKind kind);
 
   double Run();  // one pass of the fastest variant: bytes per second
   std::size_t bytes() const { return bytes_; }
-  std::string variant() const;  // "4 streams, prefetch 1024 B ahead into L1"
+  std::string variant() const;  // "4 streams, prefetch 512 B ahead into L1", "12 pieces side by side, ..."
 
  private:
   struct Variant {
-    int streams = 1;
-    Prefetch prefetch;
+    int streams = 1;    // kStreams
+    Prefetch prefetch;  // of streams
+    ChunkWalk walk;     // kChunks
   };
+  std::vector<Variant> Variants() const;
+  void CutIntoTasks(const std::vector<Chunk>& chunks);
   double Pass(const Variant& variant, std::size_t tasks);  // over the first tasks
 
   Executor& executor_;
