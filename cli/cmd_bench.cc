@@ -16,6 +16,7 @@
 #include "cli/case_words.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
+#include "cli/peers.h"
 #include "cli/report.h"
 #include "cli/suites.h"
 #include "cli/text_table.h"
@@ -31,7 +32,7 @@ constexpr int kMiss = 1;
 struct Options {
   std::vector<std::string> words;
   bool quick = false;
-  std::string suite, json, report, kernel;
+  std::string suite, json, report, kernel, peers;
   int threads = 0;
   int repeat = 0;
   double min_seconds = 0;
@@ -254,13 +255,18 @@ void Bench(const Options& options, int& exit_code) {
   for (const std::string& text : cases) Validate(ParseProblem(text));  // all bad input before the first measurement
   CheckWritable("--json", options.json);
   CheckWritable("--report", options.report);
+  const PeerSettings peers = FindPeers(options.peers);
   const std::vector<BenchResult> results = MeasureAll(cases, settings);
+  const std::vector<PeerComparison> comparisons = MeasurePeers(cases, settings, peers);
+  nlohmann::ordered_json json = JsonOf(results);
+  AddPeers(comparisons, &json);
 
   const bool json_on_stdout = options.json == "-";
   std::FILE* people = json_on_stdout ? stderr : stdout;
   std::fputs((TableText(results) + FootText(results)).c_str(), people);
-  if (json_on_stdout) fmt::print("{}\n", JsonOf(results).dump(2));
-  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, JsonOf(results).dump(2) + "\n");
+  std::fputs(PeersText(comparisons).c_str(), people);
+  if (json_on_stdout) fmt::print("{}\n", json.dump(2));
+  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, json.dump(2) + "\n");
   if (!options.report.empty()) {
     WriteFile("--report", options.report, ReportHtml(MeasureReport(cases, results, options.quick, settings)));
     fmt::print(people, "report: {}\n", options.report);
@@ -292,6 +298,10 @@ void RegisterBench(CLI::App& app, int& exit_code) {
       ->add_option("--json", options->json,
                    "Write results as JSON to a file, or - for stdout (the table then goes to stderr)")
       ->type_name("FILE");
+  command
+      ->add_option("--peers", options->peers,
+                   "Compare with other libraries: a Python that has them, or auto (docs/benchmarks.md)")
+      ->type_name("PYTHON");
   command->add_option("--report", options->report, "Write an HTML page with tables and plots; measures more for it")
       ->type_name("FILE");
   command->callback([options, &exit_code] { Bench(*options, exit_code); });

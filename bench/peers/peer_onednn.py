@@ -1,0 +1,75 @@
+"""oneDNN Graph's fused attention, in the build that torch carries: torch.jit hands matmul, scale, mask, softmax, matmul to
+oneDNN as one partition. K and V heads are repeated before timing, or the query group is folded into rows."""
+import math
+import re
+
+import numpy as np
+import torch
+
+from case_data import Cannot, folded_query, heads_first, huge_copy, unfolded_output
+from choose import fastest
+from peer_torch import TYPES, tensor, to_f32
+
+FUSED = "prim::oneDNNFusionGuard"
+
+
+def attention(divisor, masked):
+    """The function to trace; the divisor is a number in it, not an input, or the pattern does not match."""
+    def attend(q, k, v):
+        return torch.matmul(torch.softmax(torch.matmul(q, k.transpose(-1, -2)) / divisor, -1), v)
+
+    def attend_masked(q, k, v, mask):
+        return torch.matmul(torch.softmax(torch.matmul(q, k.transpose(-1, -2)) / divisor + mask, -1), v)
+
+    return attend_masked if masked else attend
+
+
+class OneDnnGraph:
+    def __init__(self, threads):
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        torch.jit.enable_onednn_fusion(True)
+
+    def version(self):
+        found = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
+        return f"oneDNN {found[1] if found else 'of unknown version'} in torch {torch.__version__}"
+
+    def prepare(self, case):
+        if case.softcap:
+            raise Cannot("its attention pattern has no softcap")
+        if not case.scale:
+            raise Cannot("its attention pattern divides by 1 / scale, and the scale is 0")
+        ways = [("heads repeated" if case.group > 1 else "heads as they are", self._way(case, False))]
+        if case.group > 1:
+            ways.insert(0, ("group folded", self._way(case, True)))
+        return fastest(ways)
+
+    def _way(self, case, folded):
+        def make():
+            if folded:
+                arrays = [folded_query(case), case.k, case.v]
+            else:
+                arrays = [case.q, np.repeat(case.k, case.group, axis=2), np.repeat(case.v, case.group, axis=2)]
+            q, k, v = (tensor(huge_copy(heads_first(a)), case.dtype) for a in arrays)
+            inputs = [q, k, v]
+            if case.hides():
+                hidden = np.where(case.visible(), 0, -math.inf).astype(np.float32)
+                mask = torch.from_numpy(np.tile(hidden, (case.group, 1)) if folded else hidden)
+                inputs.append(mask.to(TYPES[case.dtype])[None, None])
+            traced = torch.jit.trace(attention(1 / case.scale, case.hides()), tuple(inputs), check_trace=False)
+            for _ in range(2):  # the first call profiles, the second compiles
+                traced(*inputs)
+            kinds = [node.kind() for node in torch.jit.last_executed_optimized_graph().nodes()]
+            if FUSED not in kinds:
+                raise Cannot("torch.jit did not hand the attention to oneDNN")
+
+            def call():
+                return traced(*inputs)
+
+            def fetch(out):
+                rows = to_f32(out)
+                return unfolded_output(case, rows) if folded else rows
+
+            return call, fetch
+
+        return make
