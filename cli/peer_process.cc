@@ -192,6 +192,7 @@ std::optional<std::string> Peer::Ask(const std::string& request, const std::stri
 }
 
 bool Peer::Prepare(const std::string& case_json) {
+  how_.clear();
   const auto answer = Ask("case " + case_json, "ready", settings_.prepare_seconds);
   if (!answer) return false;
   const auto about = nlohmann::json::parse(*answer, nullptr, false);

@@ -38,16 +38,11 @@ class Case:
         return np.frombuffer(self.map, kind, count, offset).reshape(shape)
 
     def hides(self):
-        """True where some query does not see every key."""
-        return self.first_hidden_right() < self.skv - 1 or (
-            self.window_left is not None and self.skv - 1 > self.window_left)
-
-    def first_hidden_right(self):
-        """The last key that query 0 sees; keys are aligned to the end of the queries."""
-        position = self.skv - self.sq
-        if self.causal:
-            return position
-        return self.skv - 1 if self.window_right is None else position + self.window_right
+        """True where some query does not see every key; keys are aligned to the end of the queries."""
+        first = self.skv - self.sq  # the position of query 0; the last one's is skv - 1
+        right = 0 if self.causal else self.window_right
+        left_hides = self.window_left is not None and self.skv - 1 > self.window_left
+        return left_hides or (right is not None and first + right < self.skv - 1)
 
     def plain_causal(self):
         """Causal with as many queries as keys and no window: what libraries have a flag for."""
@@ -97,6 +92,14 @@ def huge_copy(array):
 def heads_first(array):
     """(B, S, H, D) as a view (B, H, S, D)."""
     return array.transpose(0, 2, 1, 3)
+
+
+def repeated_heads(array, group):
+    """A dense copy (B, H * group, S, D) of (B, S, H, D): each head `group` times, as libraries without groups need it."""
+    batch, length, heads, size = array.shape
+    copy = huge_array((batch, heads, group, length, size), array.dtype)
+    np.copyto(copy, heads_first(array)[:, :, None])
+    return copy.reshape(batch, heads * group, length, size)
 
 
 def folded_query(case):

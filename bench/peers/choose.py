@@ -5,8 +5,10 @@ import time
 
 from case_data import Cannot
 
-TRIES = 3               # timed calls of each way, after one to warm up
-PATIENCE_SECONDS = 30   # no further way is tried once this is spent
+TRIES = 3                # timed calls of each way, after one to warm up
+HOPELESS = 2             # a way whose first call takes this many times the best so far is not timed
+ENOUGH_SECONDS = 20      # no further way is tried once these are spent and one works
+LONGEST_CALL = 60        # seconds; regard waits no longer either
 
 
 def one_line(error):
@@ -24,22 +26,27 @@ def joined(reasons):
     return "; ".join(f"{way}: {reason}" for way, reason in reasons)
 
 
+def timed(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def fastest(ways):
     """`ways`: (name, make) pairs; make() returns (call, fetch). Returns (name, call, fetch) of the fastest.
 
     call() does the work once and returns what fetch(result) turns into f32 (B, Sq, Hq, Dv)."""
     best, reasons, begin = None, [], time.perf_counter()
     for name, make in ways:
-        if best and time.perf_counter() - begin > PATIENCE_SECONDS:
+        if best and time.perf_counter() - begin > ENOUGH_SECONDS:
             break
         try:
             call, fetch = make()
-            call()
-            seconds = []
-            while len(seconds) < TRIES and sum(seconds) < 2:
-                start = time.perf_counter()
-                call()
-                seconds.append(time.perf_counter() - start)
+            seconds = [timed(call)]
+            if seconds[0] > LONGEST_CALL:
+                raise Cannot(f"one call takes {seconds[0]:.0f} s")
+            if best is None or seconds[0] < HOPELESS * best[0]:
+                seconds = [timed(call) for _ in range(TRIES if seconds[0] < 1 else 1)]
         except Exception as error:  # a way that a library refuses is no failure of the others
             reasons.append((name, one_line(error)))
             continue

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import torch
 
-from case_data import Cannot, folded_query, heads_first, huge_copy, unfolded_output
+from case_data import Cannot, folded_query, heads_first, huge_copy, repeated_heads, unfolded_output
 from choose import fastest
 from peer_torch import TYPES, tensor, to_f32
 
@@ -47,10 +47,10 @@ class OneDnnGraph:
     def _way(self, case, folded):
         def make():
             if folded:
-                arrays = [folded_query(case), case.k, case.v]
+                arrays = [huge_copy(heads_first(a)) for a in (folded_query(case), case.k, case.v)]
             else:
-                arrays = [case.q, np.repeat(case.k, case.group, axis=2), np.repeat(case.v, case.group, axis=2)]
-            q, k, v = (tensor(huge_copy(heads_first(a)), case.dtype) for a in arrays)
+                arrays = [huge_copy(heads_first(case.q))] + [repeated_heads(a, case.group) for a in (case.k, case.v)]
+            q, k, v = (tensor(a, case.dtype) for a in arrays)
             inputs = [q, k, v]
             if case.hides():
                 hidden = np.where(case.visible(), 0, -math.inf).astype(np.float32)
@@ -61,7 +61,7 @@ class OneDnnGraph:
                 traced(*inputs)
             kinds = [node.kind() for node in torch.jit.last_executed_optimized_graph().nodes()]
             if FUSED not in kinds:
-                raise Cannot("torch.jit did not hand the attention to oneDNN")
+                raise Cannot(f"torch.jit does not hand {case.dtype} attention to oneDNN")
 
             def call():
                 return traced(*inputs)

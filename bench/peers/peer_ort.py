@@ -65,11 +65,16 @@ class OrtPeer:
 
 class OrtGqa(OrtPeer):
     def prepare(self, case):
-        if case.window_right is not None and not (case.causal or case.window_right == 0 or case.sq == 1):
-            raise Cannot("GroupQueryAttention has no window to the right")
+        if not self._causal(case) and (case.window_left is not None or case.window_right is not None):
+            raise Cannot("GroupQueryAttention has windows only where it is causal")
         if case.dv != case.d:
             raise Cannot("GroupQueryAttention needs equal head sizes of K and V")
         return fastest([("cache in place" if case.skv > case.sq else "whole prompt", lambda: self._make(case))])
+
+    @staticmethod
+    def _causal(case):
+        """A single query sees every key to its left either way, and the operator's default is causal."""
+        return case.causal or case.window_right == 0 or case.sq == 1
 
     def _make(self, case):
         kind = ONNX_TYPES[case.dtype]
@@ -82,7 +87,7 @@ class OrtGqa(OrtPeer):
                   ("seqlens_k", TensorProto.INT32, (case.batch,)),
                   ("total_sequence_length", TensorProto.INT32, (1,))]
         attributes = {"num_heads": case.hq, "kv_num_heads": case.hkv, "scale": case.scale}
-        if not case.causal and case.sq > 1:
+        if not self._causal(case):
             attributes["causal"] = 0
         if case.softcap:
             attributes["softcap"] = case.softcap
@@ -124,10 +129,17 @@ class OrtMha(OrtPeer):
         attributes = {"num_heads": heads, "scale": case.scale, "unidirectional": int(case.plain_causal())}
         model = one_node("MultiHeadAttention", inputs, [("out", kind)], attributes)
         self.session(model)  # refuses a type before anything is copied
-        repeat = 1 if folded else case.group
+        def heads_beside(array):  # (B, S, heads * D), each head as often as asked for
+            if folded or case.group == 1:
+                return huge_copy(joined_heads(array))
+            shape = array.shape[:3] + (case.group, array.shape[3])
+            copy = huge_array(shape, array.dtype)
+            np.copyto(copy, array[:, :, :, None])
+            return joined_heads(copy.reshape(shape[:2] + (heads, shape[4])))
+
         feeds = {"query": huge_copy(joined_heads(folded_query(case) if folded else case.q)),
-                 "key": huge_copy(joined_heads(np.repeat(case.k, repeat, axis=2))),
-                 "value": huge_copy(joined_heads(np.repeat(case.v, repeat, axis=2)))}
+                 "key": heads_beside(case.k),
+                 "value": heads_beside(case.v)}
         if masked:
             feeds["attention_bias"] = np.where(case.visible(), 0, -np.inf).astype(case.q.dtype)[None, None]
         out = huge_array((case.batch, rows, heads * case.dv), case.q.dtype)
