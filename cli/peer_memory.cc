@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -44,7 +45,7 @@ nlohmann::json OrNull(const std::optional<std::int64_t>& value) {
 
 std::string WhyNoPeers(const Problem& p) {
   if (p.phase != Phase::kPrefill && p.phase != Phase::kDecode) return "peers take no mixed batches";
-  if (p.batch < 1 || p.seq_q < 1 || p.seq_kv < p.seq_q) return "peers take at least one query, and as many keys as queries";
+  if (p.batch < 1 || p.seq_q < 1 || p.seq_kv < p.seq_q) return "peers take one query or more, and no fewer keys";
   if (!p.lens.empty() || !p.qlens.empty()) return "peers take sequences of one length";
   if (p.dtype != p.kv_dtype || p.OutType() != p.dtype || IsFp8(p.dtype)) return "peers take one type: f32, f16 or bf16";
   const std::pair<bool, const char*> options[] = {

@@ -1,5 +1,5 @@
-// The tensors of one case in memory that regard shares with the peers' processes: dense q, k, v in the case's type, and a
-// place for an output in f32. Owns the memory, which goes with the last process that holds it.
+// The tensors of one case in memory that regard shares with the peers' processes: dense q, k, v in the case's type, and
+// a place for an output in f32. Owns the memory, which goes with the last process that holds it.
 #pragma once
 
 #include <cstddef>

@@ -91,7 +91,7 @@ void Peer::Start() {
   const pid_t parent = getpid();
   child_ = fork();
   if (child_ == 0) {
-    // Only calls that are safe after a fork of a process with threads. The child goes when regard goes, however it goes.
+    // Only calls that are safe after a fork of a process with threads. The child goes when regard goes.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
     // Copied away first: descriptor 0 to 3 may be among those to be placed there.

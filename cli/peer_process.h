@@ -1,4 +1,4 @@
-// One peer library as a child process: `PYTHON bench/peers/worker.py`, asked line by line (the protocol is in that file).
+// One peer library as a child process: `PYTHON bench/peers/worker.py`, asked line by line (protocol: in that file).
 // Every way in which a child can fail, a crash and a time-out among them, ends as a reason; none ends regard.
 #pragma once
 

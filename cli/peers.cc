@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -32,6 +33,9 @@ double LooseBound(DType type) { return type == DType::kF32 ? 1e-3 : type == DTyp
 
 constexpr double kShortestTurn = 5e-4;  // calls shorter than this are timed in bundles
 int BundleOf(double seconds) { return std::clamp(static_cast<int>(std::ceil(kShortestTurn / seconds)), 1, 1000); }
+
+// Before every turn: the OpenMP threads of the one before stop spinning (GCC's runtime: about a millisecond).
+void Settle() { std::this_thread::sleep_for(std::chrono::milliseconds(5)); }
 
 // regard's side: the same calls as bench_case.cc makes.
 class Own {
@@ -104,10 +108,12 @@ void TakeTurns(Own* own, std::vector<Runner>* runners, const BenchSettings& sett
   for (int round = 0; round < rounds && !Interrupted(); ++round) {
     const bool enough = spent >= settings.min_seconds || SecondsSince(begin) > kSlowerPeers * settings.min_seconds;
     if (settings.repeat == 0 && round >= kLeastRounds && enough) break;
+    Settle();
     seconds.push_back(own->Run(bundle) / bundle);
     spent += seconds.back() * bundle;
     for (Runner& runner : *runners) {
       if (!runner.figure->cannot.empty()) continue;
+      Settle();
       if (const auto took = runner.peer->Run(runner.bundle)) {
         runner.seconds.push_back(*took / runner.bundle);
       } else {
@@ -159,7 +165,7 @@ PeerSettings FindPeers(const std::string& option) {
   if (option.empty()) return peers;
   peers.python = option == "auto" ? InSourceTree("build/peers-venv/bin/python") : option;
   if (access(peers.python.c_str(), X_OK) != 0 || std::filesystem::is_directory(peers.python)) {
-    throw Error("--peers", option, "a Python interpreter that has the peers; bench/peers/setup makes what 'auto' finds");
+    throw Error("--peers", option, "a Python interpreter with the peers; bench/peers/setup makes the one of 'auto'");
   }
   peers.worker = InSourceTree("bench/peers/worker.py");
   if (access(peers.worker.c_str(), R_OK) != 0) throw Error("--peers", option, "the sources, for " + peers.worker);

@@ -34,8 +34,8 @@ std::vector<std::string> PeerNames();
 // Throws Error where there is none, or no worker in the source tree.
 PeerSettings FindPeers(const std::string& option);
 
-// Compares regard and every peer over each case; stops early once Interrupted(). Children live from case to case. Nothing
-// without an interpreter.
+// Compares regard and every peer over each case; stops early once Interrupted(). Children live from case to case.
+// Nothing without an interpreter.
 std::vector<PeerComparison> MeasurePeers(const std::vector<std::string>& cases, const BenchSettings& settings,
                                          const PeerSettings& peers);
 

@@ -37,6 +37,10 @@ class Case:
         count = int(np.prod(shape))
         return np.frombuffer(self.map, kind, count, offset).reshape(shape)
 
+    def is_decode(self):
+        """Few queries over many keys: reading K and V is the work."""
+        return self.sq * 16 <= self.skv
+
     def hides(self):
         """True where some query does not see every key; keys are aligned to the end of the queries."""
         first = self.skv - self.sq  # the position of query 0; the last one's is skv - 1
@@ -95,7 +99,7 @@ def heads_first(array):
 
 
 def repeated_heads(array, group):
-    """A dense copy (B, H * group, S, D) of (B, S, H, D): each head `group` times, as libraries without groups need it."""
+    """A dense copy (B, H * group, S, D) of (B, S, H, D): each head `group` times, where a library has no groups."""
     batch, length, heads, size = array.shape
     copy = huge_array((batch, heads, group, length, size), array.dtype)
     np.copyto(copy, heads_first(array)[:, :, None])

@@ -1,4 +1,4 @@
-"""Tries every way in which a library can be asked for a case and keeps the fastest, so that each peer runs at its best."""
+"""Tries every way of asking a library for a case and keeps the fastest, so that each peer runs at its best."""
 import gc
 import re
 import time

@@ -1,5 +1,6 @@
-"""oneDNN Graph's fused attention, in the build that torch carries: torch.jit hands matmul, scale, mask, softmax, matmul to
-oneDNN as one partition. K and V heads are repeated before timing, or the query group is folded into rows."""
+"""oneDNN Graph's attention, in the build that torch carries: torch.jit hands matmul, scale, mask, softmax, matmul to
+oneDNN as one partition. K and V heads are repeated before timing, or the query group is folded into rows; in decode,
+where repeated keys would only be more to read, always the latter."""
 import math
 import re
 
@@ -39,9 +40,9 @@ class OneDnnGraph:
             raise Cannot("its attention pattern has no softcap")
         if not case.scale:
             raise Cannot("its attention pattern divides by 1 / scale, and the scale is 0")
-        ways = [("heads repeated" if case.group > 1 else "heads as they are", self._way(case, False))]
-        if case.group > 1:
-            ways.insert(0, ("group folded", self._way(case, True)))
+        ways = [("group folded", self._way(case, True))] if case.group > 1 else []
+        if case.group == 1 or not case.is_decode():
+            ways.append(("heads repeated" if case.group > 1 else "heads as they are", self._way(case, False)))
         return fastest(ways)
 
     def _way(self, case, folded):

@@ -1,5 +1,6 @@
-"""ONNX Runtime's attention operators on the CPU, each as a model of one node: GroupQueryAttention over grouped heads, with
-the cache in place for decode, and MultiHeadAttention over repeated heads or with the query group folded into rows."""
+"""ONNX Runtime's attention operators on the CPU, each as a model of one node: GroupQueryAttention over grouped heads,
+with the cache in place for decode, and MultiHeadAttention over repeated heads or with the query group folded into rows
+(in decode always the latter, where nothing is hidden)."""
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -113,9 +114,10 @@ class OrtMha(OrtPeer):
     def prepare(self, case):
         if case.softcap:
             raise Cannot("MultiHeadAttention has no softcap")
-        ways = [("heads repeated" if case.group > 1 else "heads as they are", lambda: self._make(case, False))]
-        if case.group > 1 and not case.hides():
-            ways.insert(0, ("group folded", lambda: self._make(case, True)))
+        folds = case.group > 1 and not case.hides()
+        ways = [("group folded", lambda: self._make(case, True))] if folds else []
+        if not (folds and case.is_decode()):
+            ways.append(("heads repeated" if case.group > 1 else "heads as they are", lambda: self._make(case, False)))
         return fastest(ways)
 
     def _make(self, case, folded):

@@ -1,5 +1,5 @@
-"""torch.nn.functional.scaled_dot_product_attention on the CPU: its fused kernel and its plain one, over strided views and
-over dense copies, with grouped heads, and with the query group folded into rows where nothing is hidden."""
+"""torch.nn.functional.scaled_dot_product_attention on the CPU: its fused kernel and its plain one, over strided views
+and over dense copies, with grouped heads, and with the query group folded into rows where nothing is hidden."""
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel

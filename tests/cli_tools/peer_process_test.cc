@@ -1,4 +1,4 @@
-// A peer's child process under every way of failing: each ends as a reason, in time, and the next case starts it afresh.
+// A peer's child process under every way of failing: each ends as a reason, in time; the next case starts it afresh.
 #include "cli/peer_process.h"
 
 #include <gtest/gtest.h>
@@ -50,8 +50,8 @@ TEST_F(PeerProcess, TellsVersionTimesAndOutput) {
 
 TEST_F(PeerProcess, IsToldItsNameThreadsAndCase) {
   const std::string seen = folder_ + "/seen";
-  Peer peer("ort-mha", 3, 0, Script("read line; echo \"$2 $3 $4 $5 $OMP_NUM_THREADS $OMP_WAIT_POLICY $line\" > " + seen +
-                                    "; echo 'ready {}'; read line"));
+  Peer peer("ort-mha", 3, 0, Script("read line; echo \"$2 $3 $4 $5 $OMP_NUM_THREADS $OMP_WAIT_POLICY $line\" > " +
+                                    seen + "; echo 'ready {}'; read line"));
   ASSERT_TRUE(peer.Prepare("{\"b\":1}")) << peer.cannot();
   std::string line;
   std::getline(std::ifstream(seen) >> std::ws, line);
@@ -77,7 +77,8 @@ TEST_F(PeerProcess, SaysHowTheChildDied) {
 
 TEST_F(PeerProcess, StartsAfreshAfterADeath) {
   const std::string mark = folder_ + "/mark";
-  Peer peer("torch-sdpa", 1, 0, Script("if [ ! -e " + mark + " ]; then touch " + mark + "; exit 1; fi\n" + kReady + "read line"));
+  const std::string die_once = "if [ ! -e " + mark + " ]; then touch " + mark + "; exit 1; fi\n";
+  Peer peer("torch-sdpa", 1, 0, Script(die_once + kReady + "read line"));
   EXPECT_FALSE(peer.Prepare("{}"));
   EXPECT_TRUE(peer.Prepare("{}")) << peer.cannot();
   EXPECT_EQ(peer.cannot(), "");

@@ -1,4 +1,4 @@
-"""`regard bench --peers` with made-up peers, which need no library, and with the real ones where bench/peers/setup ran."""
+"""`regard bench --peers` with made-up peers, which need no library, and with the real ones where they are installed."""
 import json
 import os
 import signal
