@@ -19,6 +19,7 @@
 #include "cli/case_words.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
+#include "cli/peers.h"
 #include "cli/report.h"
 #include "cli/suites.h"
 #include "regard/status.h"
@@ -33,7 +34,7 @@ constexpr int kMiss = 1;
 struct Options {
   std::vector<std::string> words;
   bool quick = false;
-  std::string suite, rows, json, report, kernel;
+  std::string suite, rows, json, report, kernel, peers;
   bool require_goals = false, counters = false;
   int threads = 0;
   int repeat = 0;
@@ -244,19 +245,46 @@ void Validate(const Order& order) {
   }
 }
 
+// What is put to other libraries: cases as they are; of a suite of rows the dense ones with a goal of their own.
+std::vector<std::string> CasesForPeers(const Order& order) {
+  std::vector<std::string> cases = order.cases;
+  for (const Row& row : order.rows) {
+    if (row.figure == Figure::kRoof && row.kernel.empty() && !ParseProblem(row.text).page_size) {
+      cases.push_back(row.text);
+    }
+  }
+  return cases;
+}
+
+void SetBestPeers(const std::vector<PeerComparison>& comparisons, BenchRun* run) {
+  for (RowResult& row : run->rows) {
+    for (const PeerComparison& c : comparisons) {
+      const PeerFigure* best = c.Best();
+      if (c.text != row.row.text || !best || row.row.figure != Figure::kRoof) continue;
+      row.best_peer = PeerRatio{best->name, best->version, best->median_ms / c.regard_ms};
+    }
+  }
+}
+
 void Bench(const Options& options, int& exit_code) {
   const Order order = OrderOf(options);
   const BenchSettings settings = SettingsOf(options);
   Validate(order);
   CheckWritable("--json", options.json);
   CheckWritable("--report", options.report);
-  const BenchRun run = Measure(order, settings);
+  const PeerSettings peers = FindPeers(options.peers);
+  BenchRun run = Measure(order, settings);
+  const std::vector<PeerComparison> comparisons = MeasurePeers(CasesForPeers(order), settings, peers);
+  SetBestPeers(comparisons, &run);
+  nlohmann::ordered_json json = RunJson(run);
+  AddPeers(comparisons, &json["results"]);
 
   const bool json_on_stdout = options.json == "-";
   std::FILE* people = json_on_stdout ? stderr : stdout;
   std::fputs(RunText(run).c_str(), people);
-  if (json_on_stdout) fmt::print("{}\n", RunJson(run).dump(2));
-  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, RunJson(run).dump(2) + "\n");
+  std::fputs(PeersText(comparisons).c_str(), people);
+  if (json_on_stdout) fmt::print("{}\n", json.dump(2));
+  if (!options.json.empty() && !json_on_stdout) WriteFile("--json", options.json, json.dump(2) + "\n");
   if (!options.report.empty()) {
     std::vector<BenchResult> results;
     for (const RowResult& row : run.rows) results.push_back(row.result);
@@ -300,6 +328,10 @@ void RegisterBench(CLI::App& app, int& exit_code) {
       ->add_option("--json", options->json,
                    "Write results as JSON to a file, or - for stdout (the table then goes to stderr)")
       ->type_name("FILE");
+  command
+      ->add_option("--peers", options->peers,
+                   "Compare with other libraries: a Python that has them, or auto (docs/benchmarks.md)")
+      ->type_name("PYTHON");
   command->add_option("--report", options->report, "Write an HTML page with tables and plots; measures more for it")
       ->type_name("FILE");
   command->callback([options, &exit_code] { Bench(*options, exit_code); });
