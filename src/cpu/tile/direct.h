@@ -95,6 +95,7 @@ template <class M, Elem T, int R, int N, class Stream>
                                         const float* q, V (&chains)[R][N], Stream& stream) {
   constexpr int kChunk = kLanes * M::kPack;
   constexpr float kQueryScale = KeyUnit<M, T>::kQueryScale;
+  constexpr int kStepsALine = kLanes * M::kPack * BytesOf(T) < 64 ? 64 / (kLanes * M::kPack * BytesOf(T)) : 1;
   for (int n = 0; n < N; ++n, offsets += kLanes, keys -= kLanes) {
     V acc[R];
     REGARD_UNROLL
@@ -120,7 +121,7 @@ template <class M, Elem T, int R, int N, class Stream>
       if (left >= kChunk) {
         REGARD_UNROLL
         for (int i = 0; i < kLanes; ++i, step += R) {
-          Next(stream);
+          if (i % kStepsALine == 0) Next(stream);
           REGARD_UNROLL
           for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(step + r), k[i], acc[r]);
         }
@@ -246,6 +247,7 @@ static void ReorderColumns(float* o, int dim_v, bool to_natural) {
 template <class M, Elem T, int R, class Stream>
 REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys, const float* probs, float* o,
                               int64_t o_stride, Stream& stream) {
+  constexpr int kStepsALine = 2 * kLanes * M::kPack * BytesOf(T) < 64 ? 64 / (2 * kLanes * M::kPack * BytesOf(T)) : 1;
   V acc[R][2];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -262,8 +264,7 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
       Interleave(a, b, &v0, &v1);
 #endif
     }
-    Next(stream);
-    Next(stream);
+    if (t % kStepsALine == 0) Next(stream);
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
       const V p = SplatMem(probs + r * kScoreStride);
