@@ -79,9 +79,10 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
       for (int s = 0; s < Unit::kSteps; ++s, q += R) {
         REGARD_UNROLL
         for (int r = 0; r < R; ++r) {
-          const V qv = SplatMem(q + r);
-          REGARD_UNROLL
-          for (int n = 0; n < 2; ++n) acc[r][n] = M::Mac(qv, y[n][s], acc[r][n]);
+          const float* again = q + r;
+          if (r < Unit::kOwnBroadcasts) asm("" : "+r"(again));  // or the compiler would broadcast once for both
+          acc[r][0] = M::Mac(SplatMem(q + r), y[0][s], acc[r][0]);
+          acc[r][1] = M::Mac(SplatMem(again), y[1][s], acc[r][1]);
         }
       }
     }
