@@ -1,6 +1,6 @@
-// The products of decode, straight from the cache: with few query rows it costs more to write a packed panel and read it
-// back than to multiply it. Keys are transposed in registers and values used as they are loaded. The chains are those of
-// products.h, so the bits are too.
+// The products of decode, straight from the cache: with few query rows it costs more to write a packed panel and read
+// it back than to multiply it. Keys are transposed in registers and values used as they are loaded. The chains are
+// those of products.h, so the bits are too.
 #pragma once
 
 #include "src/cpu/simd/units.h"
@@ -17,8 +17,9 @@ inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
 // Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
 inline constexpr int kValueRows = 4;
 
-// The next head's lines go to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s), but not f32's: its rows
-// lie 4 KiB apart with 8 heads of 128, and 32 of them do not fit the few sets of L1 that they share (20.3, 22.6 without).
+// The next head's lines go to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s), but not f32's: its
+// rows lie 4 KiB apart with 8 heads of 128, and 32 of them do not fit the few sets of L1 that they share (20.3, 22.6
+// without).
 template <Elem T>
 inline constexpr bool kFetchNear = BytesOf(T) < 4;
 
@@ -44,7 +45,9 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
-    for (int i = 0; i < kUnitDwords; ++i) Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    for (int i = 0; i < kUnitDwords; ++i) {
+      Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    }
     stage.care = Unit::Check(seen);
   }
   for (int u = 0; u < units; ++u) {
