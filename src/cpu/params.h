@@ -25,8 +25,8 @@ static_assert(kSplitTokens % kBlockTokens == 0);
 inline constexpr int kTaskRows = 576;
 inline constexpr int kMinTaskRows = 96;
 static_assert(kTaskRows % kMinTaskRows == 0);
-// Panels of keys that decode fetches ahead of the one at hand. Zen 4, one thread, 32k tokens of 8 heads of 128, ms with 0,
-// 1, 2, 3, 4 of them: bf16 13.5, 5.8, 5.6, 5.6, 5.9, f32 28.3, 13.2, 13.3, 13.4, 13.6; the same on random pages of 16.
+// Panels of keys that decode fetches ahead of the one at hand. Zen 4, one thread, 32k tokens of 8 heads of 128, ms with
+// 0, 1, 2, 3, 4 of them: bf16 13.5, 5.8, 5.6, 5.6, 5.9, f32 28.3, 13.2, 13.3, 13.4, 13.6; random pages of 16 alike.
 inline constexpr int kPrefetchPanels = 1;
 inline constexpr int kMostPrefetchPanels = 4;
 inline constexpr int kDecodeRows = 128;  // rows of all kv heads of a decode task; scores 128 x 512 x 4 = 256 KiB
