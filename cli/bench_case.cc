@@ -147,6 +147,7 @@ TurnResult MeasureTurns(const std::vector<PreparedCase*>& cases, bool bundle, co
   }
   Conclude(first.work(), roof, own, roofs, &result);
   if (settings.counters && !Interrupted()) Count(first, bundles.front(), &result);
+  if (settings.profile && !Interrupted()) result.profile = ProfileOf(first, result.median_ms);
   CheckOutputs(cases, &result);
   return turns;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/bench_profile.h"
 #include "cli/perf_counters.h"
 #include "cli/prepared_case.h"
 #include "regard/plan.h"
@@ -21,6 +22,7 @@ struct BenchSettings {
   int repeat = 0;          // rounds; 0: as many as min_seconds takes
   std::string kernel;      // pattern; empty: what Select chooses
   bool counters = false;   // count cycles, instructions and cache misses in launches after the timed ones
+  bool profile = false;    // tell the phases of the kernel apart, in launches after the timed ones
 };
 
 struct BenchResult {
@@ -41,6 +43,7 @@ struct BenchResult {
   std::size_t workspace_bytes = 0;
   std::optional<Counts> counts;  // a visible pair; absent: not asked for, or see no_counters
   std::string no_counters;       // why the CPU's counters could not be read
+  std::optional<Profile> profile;  // absent: not asked for
   bool checked = false;          // false only if Ctrl-C came first
   cases::Accuracy accuracy;
   bool reads() const { return roof == "read" || roof == "read_pages"; }

@@ -135,6 +135,16 @@ Json OrNull(const std::optional<T>& value) {
   return value ? Json(*value) : Json();
 }
 
+// {"launches": 12, "phases": {"pack": {"percent": 4.1, "ms": 0.2}, ...}}
+Json ProfileJson(const std::optional<Profile>& profile) {
+  if (!profile || profile->phases.empty()) return {};
+  Json phases;
+  for (const Profile::Phase& phase : profile->phases) {
+    phases[phase.name] = {{"percent", phase.percent}, {"ms", phase.ms}};
+  }
+  return {{"launches", profile->launches}, {"phases", phases}};
+}
+
 Json ResultJson(const RowResult& row) {
   const BenchResult& r = row.result;
   const bool named = !row.row.name.empty();
@@ -167,6 +177,7 @@ Json ResultJson(const RowResult& row) {
                         {"l1_misses", OrNull(r.counts->l1_misses)},
                         {"l2_misses", OrNull(r.counts->l2_misses)}};
   }
+  json["profile"] = ProfileJson(r.profile);
   json["best_peer"] = Json();
   if (row.best_peer) {
     json["best_peer"] = {{"name", row.best_peer->name},
@@ -188,6 +199,9 @@ std::string RunText(const BenchRun& run) {
     }
   }
   if (run.counters) text += CountersText(run.rows);
+  for (const RowResult& row : run.rows) {
+    if (row.result.profile) text += ProfileText(row.result.text, row.result.kernel, *row.result.profile);
+  }
   text += FootText(run.rows);
   if (run.read_ratio) text += ReadRatioText(*run.read_ratio);
   return text;

@@ -35,7 +35,7 @@ struct Options {
   std::vector<std::string> words;
   bool quick = false;
   std::string suite, rows, json, report, kernel, peers;
-  bool require_goals = false, counters = false;
+  bool require_goals = false, counters = false, profile = false;
   int threads = 0;
   int repeat = 0;
   double min_seconds = 0;
@@ -201,6 +201,7 @@ BenchSettings SettingsOf(const Options& options) {
   settings.min_seconds = options.min_seconds > 0 ? options.min_seconds : options.quick ? 0.3 : 1.0;
   settings.kernel = options.kernel;
   settings.counters = options.counters;
+  settings.profile = options.profile;
   return settings;
 }
 
@@ -320,6 +321,8 @@ void RegisterBench(CLI::App& app, int& exit_code) {
   command->add_flag("--require-goals", options->require_goals, "Exit with 1 where a row misses its goal");
   command->add_flag("--counters", options->counters,
                     "Count cycles, instructions and cache misses a visible pair, where the system lets it");
+  command->add_flag("--profile", options->profile,
+                    "Say how much of a launch packing, both products, softmax and merging take (CPU kernels)");
   command->add_option("--threads", options->threads, "Threads; default: REGARD_THREADS, or all cores");
   command->add_option("--kernel", options->kernel, "Only kernels of this name or dotted prefix (cpu.avx2, reference)");
   command->add_option("--repeat", options->repeat, "Rounds a case; default: as many as --min-time takes");

@@ -220,8 +220,8 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   std::byte* const base = ctx.workspace.data();
   ForwardParams f = ParamsOf(ctx);
   f.block_tokens = static_cast<int>(tuning[Tuning::kBlock]);
-  f.split_tokens = tuning.SplitTokens();
-  f.prefetch_lines = static_cast<int>(tuning[Tuning::kPrefetch]);
+  f.split_tokens = static_cast<int>(tuning[Tuning::kSplit]);
+  f.prefetch_panels = static_cast<int>(tuning[Tuning::kPrefetch]);
 
   Seq* const seqs = reinterpret_cast<Seq*>(base + layout.seqs);
   for (std::int64_t b = 0; b < f.batch; ++b) {

@@ -18,8 +18,9 @@ struct CpuConfig {
   bool pairs;        // bf16 pair products
 };
 
-// Where the time of launches goes, by worker: ticks of the time stamp counter in each phase of params.h.
-struct PhaseTimes {
+// Where the time of launches goes, by worker: ticks of the time stamp counter in each phase of params.h. A cache line
+// each, so that workers do not wait for one another's.
+struct alignas(64) PhaseTimes {
   std::uint64_t ticks[kPhases] = {};
 };
 inline constexpr const char* kPhaseNames[kPhases] = {"pack", "qk", "softmax", "pv", "merge", "rest"};

@@ -51,7 +51,7 @@ bool StartsBefore(const Task& a, const Task& b) {
 
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning) {
   const std::int64_t prefill = p.heads_kv * CeilDiv(p.seq_q * p.Group(), tuning[Tuning::kMinTaskRows]);
-  const std::int64_t splits = decode ? std::max<std::int64_t>(CeilDiv(p.seq_kv, tuning.SplitTokens()), 1) : 0;
+  const std::int64_t splits = decode ? std::max<std::int64_t>(CeilDiv(p.seq_kv, tuning[Tuning::kSplit]), 1) : 0;
   const std::int64_t tasks = std::max(prefill, splits * p.heads_kv);  // of one sequence
   ScheduleLimits limits;
   limits.tasks = std::min(p.batch * tasks, std::max(tasks, kWaveTasks * threads));

@@ -31,7 +31,7 @@ constexpr Tunable kTunables[Tuning::kCount] = {
     {"share", kWorthSharing, 0, std::int64_t{1} << 48, 1},
     {"block", kBlockTokens, 64, kBlockTokens, 64},
     {"split", kSplitTokens, 64, 65536, 64},
-    {"prefetch", kPrefetchLines, 0, 1024, 1},
+    {"prefetch", kPrefetchPanels, 0, kMostPrefetchPanels, 1},
 };
 
 std::vector<std::string_view> Names() {
@@ -81,10 +81,6 @@ const char* NameOf(Tuning::Source source) {
 
 bool Tuning::HasDefaultNumerics() const {
   return (*this)[kBlock] == kBlockTokens && (*this)[kSplit] == kSplitTokens;
-}
-
-int Tuning::SplitTokens() const {
-  return kKernelsReadBlocks ? static_cast<int>((*this)[kSplit]) : kSplitTokens;
 }
 
 Tuning TuningFor(std::string_view variable) {

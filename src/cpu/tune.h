@@ -1,5 +1,5 @@
 // The settings of a CPU plan that may be changed for experiments, and where each value comes from:
-//   REGARD_TUNE="task_rows=192 min_task_rows=96 share=262144 block=256 split=512 prefetch=8"
+//   REGARD_TUNE="task_rows=192 min_task_rows=96 share=262144 block=256 split=512 prefetch=2"
 // (spaces or commas between). It is read when a plan is made; the plan keeps the values, `regard explain` shows them.
 //
 // task_rows, min_task_rows, share and prefetch change no bit. block and split are numerics: a plan whose values differ
@@ -28,8 +28,6 @@ struct Tuning {
   std::int64_t operator[](Name name) const { return settings[name].value; }
   // Whether rows have the bits that the kernel's own numerics id names.
   bool HasDefaultNumerics() const;
-  // The split that the kernels work with.
-  int SplitTokens() const;
 };
 
 // The settings of a plan: defaults, then `variable` (REGARD_TUNE's text). Throws

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,7 +13,8 @@ DECODE = "decode b=2 sq=1 skv=300 hq=4 hkv=2 d=32 dtype=bf16 page=4 placement=ra
 KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "intensity", "roof",
         "roof_value", "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met",
         "read_ratio_2_over_1", "ratio_to",
-        "counters", "best_peer"]
+        "counters", "profile", "best_peer"]
+PHASES = ["pack", "qk", "softmax", "pv", "merge", "rest"]
 FAST = ("--repeat", "3")
 
 
@@ -138,6 +140,47 @@ class Bench(tool.ToolTest):
         else:
             self.assertGreater(counters["cycles"], 0)
             self.assertIn("L2 misses", done.stderr)
+
+    def test_a_profile_names_the_phases_and_shares_a_launch_among_them(self):
+        done = self.good("bench", PREFILL, DECODE, *FAST, "--threads", "2", "--profile", "--json", "-")
+        prefill, decode = json.loads(done.stdout)["results"]
+        for result in (prefill, decode):
+            phases = result["profile"]["phases"]
+            self.assertEqual(list(phases), PHASES)
+            self.assertGreater(result["profile"]["launches"], 0)
+            self.assertAlmostEqual(sum(p["percent"] for p in phases.values()), 100, places=6)
+            self.assertAlmostEqual(sum(p["ms"] for p in phases.values()), result["median_ms"], places=9)
+            for phase in ("qk", "softmax", "pv", "rest"):
+                self.assertGreater(phases[phase]["percent"], 0, phase)
+            self.assertIn(f"profile of {result['case']}\n{result['kernel']}, ", done.stderr)
+        self.assertGreater(prefill["profile"]["phases"]["pack"]["percent"], 0)
+        self.assertEqual(decode["profile"]["phases"]["pack"]["percent"], 0)  # K is transposed inside qk
+        for phase in PHASES:
+            self.assertEqual(len(re.findall(rf"^{phase} +[0-9.]+ % +[0-9.]+", done.stderr, re.M)), 2, done.stderr)
+
+    def test_bars_of_a_profile_are_as_long_as_its_shares(self):
+        text = self.good("bench", PREFILL, *FAST, "--profile").stdout
+        bars = re.findall(rf"^(?:{'|'.join(PHASES)}) +([0-9.]+) % +[0-9.]+(?:  (█+))?$", text, re.M)
+        self.assertEqual(len(bars), len(PHASES), text)
+        for percent, bar in bars:
+            self.assertAlmostEqual(len(bar), float(percent) / 100 * 40, delta=0.6)
+
+    def test_merging_splits_shows_in_the_profile_of_a_long_decode(self):
+        short, long = self.measure(*(f"decode b=1 sq=1 skv={n} hq=4 hkv=2 d=32" for n in (1024, 8192)), "--profile",
+                                   "--threads", "1")
+        self.assertGreater(long["profile"]["phases"]["merge"]["ms"], short["profile"]["phases"]["merge"]["ms"])
+
+    def test_where_there_is_no_profile_a_line_says_why(self):
+        for words, why in (((DECODE, "--kernel", "reference"), "reference takes no time stamps; "),
+                           (("decode b=0 sq=1 skv=9 hq=2 hkv=1 d=8",), "no time stamps: the case is empty, ")):
+            done = self.good("bench", *words, *FAST, "--profile", "--json", "-")
+            self.assertIsNone(json.loads(done.stdout)["results"][0]["profile"])
+            self.assertIn(f"profile of {words[0]}: none; {why}", done.stderr)
+
+    def test_without_the_option_nothing_is_profiled(self):
+        done = self.good("bench", PREFILL, *FAST, "--json", "-")
+        self.assertIsNone(json.loads(done.stdout)["results"][0]["profile"])
+        self.assertNotIn("profile", done.stderr)
 
     def test_interrupt_prints_what_there_is(self):
         process = subprocess.Popen([tool.REGARD, "bench", PREFILL, "prefill sq=256 skv=256 hq=4 hkv=1 d=64", "--repeat", "1000000"],

@@ -79,6 +79,7 @@ TEST(Tune, RefusesWhatItDoesNotUnderstandAndNamesWhatItKnows) {
   EXPECT_EQ(Refusal("block=576").second, "a multiple of 64, 64 to 512");
   EXPECT_EQ(Refusal("block=100").first, "block=100");
   EXPECT_EQ(Refusal("prefetch=-1").first, "prefetch=-1");
+  EXPECT_EQ(Refusal("prefetch=5").second, "a whole number, 0 to 4");
   EXPECT_EQ(Refusal("prefetch=99999999999999999999").first, "prefetch=99999999999999999999");
   EXPECT_EQ(Refusal("task_rows=100").first, "task_rows=100");
   EXPECT_EQ(Refusal(("task_rows=" + std::to_string(cpu::kTaskRows + 24)).c_str()).second,
@@ -131,10 +132,10 @@ TEST(Tune, BlocksAndSplitsGiveThePlanItsOwnNumericsAndNoInvariance) {
 TEST(Tune, ExplainShowsEachSettingAndWhereItComesFrom) {
   const Problem p = ParseProblem("decode sq=1 skv=3000 hq=4 hkv=2 d=64 dtype=f32");
   const Selection s = Select(p, DeviceCaps::Host());
-  const Tuned tuned("block=256,prefetch=5");
+  const Tuned tuned("block=256,prefetch=3");
   const Plan plan(p, s);
   const std::string text = ExplainText(p, DeviceCaps::Host(), &plan, s);
-  EXPECT_NE(text.find("; block 256, prefetch 5 (REGARD_TUNE)\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("; block 256, prefetch 3 (REGARD_TUNE)\n"), std::string::npos) << text;
   EXPECT_NE(text.find("\nsettings  task_rows "), std::string::npos) << text;
   EXPECT_NE(text.find(", split 1024 (default)"), std::string::npos) << text;
   EXPECT_NE(text.find(".block256.split1024, invariance none (REGARD_TUNE changes the numerics)\n"), std::string::npos)
@@ -177,17 +178,51 @@ TEST(Tune, SchedulingSettingsChangeNoBit) {
     const auto plain = OutputsUnder("", problem, false);
     EXPECT_EQ(plain, OutputsUnder("task_rows=24 min_task_rows=24 share=0", problem, false));
     EXPECT_EQ(plain, OutputsUnder("task_rows=192 share=281474976710656 prefetch=0", problem, false));
-    EXPECT_EQ(plain, OutputsUnder("prefetch=64", problem, false));
+    for (const char* text : {"prefetch=1", "prefetch=2", "prefetch=4"}) {
+      EXPECT_EQ(plain, OutputsUnder(text, problem, false)) << text << " " << problem;
+    }
   }
 }
 
 TEST(Tune, ResultsUnderOtherBlocksAndSplitsKeepTheAccuracyRule) {
   for (const char* problem : kProblems) {
     for (const char* text :
-         {"block=256", "block=64 split=64", "block=128 split=640", "split=4096", "block=320 split=320"}) {
+         {"block=256", "block=128 split=256", "block=64 split=64", "block=128 split=640", "split=4096",
+          "block=320 split=320"}) {
       OutputsUnder(text, problem, true);
     }
   }
+}
+
+// Whether `text` gives the output other bits than the defaults do, on every instruction set.
+bool EveryInstructionSetRoundsOtherwise(const char* text, const std::string& problem) {
+  const auto plain = OutputsUnder("", problem, false), tuned = OutputsUnder(text, problem, false);
+  for (std::size_t n = 0; n < plain.size(); ++n) {
+    if (plain[n] == tuned[n]) return false;
+  }
+  return true;
+}
+
+TEST(Tune, KernelsComputeWithTheBlocksAndSplitsOfThePlan) {
+  for (const char* problem : {"decode b=1 sq=1 skv=3000 hq=4 hkv=2 d=64 dtype=f32",
+                              "prefill b=1 sq=150 skv=3000 hq=4 hkv=2 d=64 dtype=f32 causal"}) {
+    EXPECT_TRUE(EveryInstructionSetRoundsOtherwise("block=128 split=256", problem)) << problem;
+    EXPECT_TRUE(EveryInstructionSetRoundsOtherwise("block=128", problem)) << problem;
+    EXPECT_TRUE(EveryInstructionSetRoundsOtherwise("split=2048", problem)) << problem;
+  }
+}
+
+TEST(Tune, OtherBlocksAndSplitsChangeNoBitOfACaseThatFitsIntoOne) {
+  for (const char* problem : {"decode b=1 sq=1 skv=60 hq=4 hkv=2 d=64 dtype=f32",
+                              "prefill b=1 sq=60 skv=60 hq=4 hkv=2 d=64 dtype=f32 causal"}) {
+    EXPECT_EQ(OutputsUnder("", problem, false), OutputsUnder("block=64 split=64", problem, false)) << problem;
+  }
+}
+
+TEST(Tune, DecodeAndPrefillAgreeToTheBitUnderOtherBlocksAndSplits) {
+  const char* const text = "block=128 split=256";
+  EXPECT_EQ(OutputsUnder(text, "prefill b=1 sq=1 skv=3000 hq=4 hkv=2 d=64 dtype=f32", true),
+            OutputsUnder(text, "decode b=1 sq=1 skv=3000 hq=4 hkv=2 d=64 dtype=f32", true));
 }
 
 }  // namespace

@@ -110,7 +110,11 @@ static inline void StoreBF16(void* p, V v) {
   _mm_storeu_si128(static_cast<__m128i*>(p), packed);
 }
 
-[[gnu::always_inline]] static inline void PrefetchFar(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
-[[gnu::always_inline]] static inline void PrefetchNear(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] static inline void PrefetchFar(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
+[[gnu::always_inline]] static inline void PrefetchNear(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 }  // namespace regard::cpu::REGARD_ISA

@@ -25,8 +25,8 @@ static inline V Div(V a, V b) { return _mm512_div_ps(a, b); }
 static inline V Max(V a, V b) { return _mm512_max_ps(a, b); }
 static inline V Abs(V a) { return _mm512_abs_ps(a); }
 
-// 2^floor(y) * 2^(y - floor(y)). vreduceps gives the fraction (0 for an infinity, NaN for NaN), vscalefps floors y itself,
-// underflows gradually and makes 0 of -inf: no clamp, no rounding of y apart.
+// 2^floor(y) * 2^(y - floor(y)). vreduceps gives the fraction (0 for an infinity, NaN for NaN), vscalefps floors y
+// itself, underflows gradually and makes 0 of -inf: no clamp, no rounding of y apart.
 static inline V Exp2(V y) {
   const V f = _mm512_reduce_ps(y, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   V r = Fma(f, Splat(kExp2UnitC5), Splat(kExp2UnitC4));
@@ -121,8 +121,12 @@ static inline __m256i RoundBF16(V v) {
 }
 static inline void StoreBF16(void* p, V v) { _mm256_storeu_si256(static_cast<__m256i*>(p), RoundBF16(v)); }
 
-[[gnu::always_inline]] static inline void PrefetchFar(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
-[[gnu::always_inline]] static inline void PrefetchNear(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+[[gnu::always_inline]] static inline void PrefetchFar(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
+[[gnu::always_inline]] static inline void PrefetchNear(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 
 #ifdef __AVX512BF16__
 #define REGARD_HAS_BF16_PAIRS 1

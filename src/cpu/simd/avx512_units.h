@@ -1,5 +1,6 @@
-// What decode reads straight from a cache, in AVX-512: K transposed in registers, V in pairs of keys. A dword of a row holds 1 f32, 2 f16, 2 bf16 or 4 fp8; keys are transposed as dwords, whatever is in them, and
-// taken apart afterwards, so that narrow types cost fewer shuffles an element.
+// What decode reads straight from a cache, in AVX-512: K transposed in registers, V in pairs of keys. A dword of a row
+// holds 1 f32, 2 f16, 2 bf16 or 4 fp8; keys are transposed as dwords, whatever is in them, and taken apart afterwards,
+// so that narrow types cost fewer shuffles an element.
 #pragma once
 
 #include "src/cpu/simd/units.h"
@@ -27,8 +28,10 @@ struct Transposer {
         x[r] = Load(reinterpret_cast<const float*>(base + offsets[16 * n + 4 * part + r]));
         seen = Unit::Note(seen, x[r]);
       }
-      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1])), b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
-      const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1])), d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
+      const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+      const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
+      const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
       t[4 * part] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
       t[4 * part + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
       t[4 * part + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
@@ -67,8 +70,8 @@ struct PlainUnit : CarelessUnit<1> {
 template <>
 struct KeyUnit<MathF32, Elem::kF32> : PlainUnit {};
 
-// f16 under f32's fields: sign and the other 15 bits 3 places lower, which is k * 2^-112, subnormals included. Infinity and
-// NaN (exponent 31: adding 1 to it changes the sign bit) are converted the long way.
+// f16 under f32's fields: sign and the other 15 bits 3 places lower, which is k * 2^-112, subnormals included. Infinity
+// and NaN (exponent 31: adding 1 to it changes the sign bit) are converted the long way.
 template <>
 struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   static constexpr int kSteps = 2;
@@ -78,7 +81,8 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   REGARD_INLINE Flags None() { return _mm512_setzero_si512(); }
   REGARD_INLINE Flags Note(Flags seen, V x) {
     const __m512i bits = _mm512_castps_si512(x);
-    return _mm512_ternarylogic_epi32(seen, bits, _mm512_add_epi16(bits, _mm512_set1_epi16(0x0400)), 0xf6);  // a | (b ^ c)
+    const __m512i next = _mm512_add_epi16(bits, _mm512_set1_epi16(0x0400));
+    return _mm512_ternarylogic_epi32(seen, bits, next, 0xf6);  // a | (b ^ c)
   }
   REGARD_INLINE bool Check(Flags seen) { return _mm512_movepi16_mask(seen) != 0; }
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {

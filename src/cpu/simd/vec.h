@@ -1,5 +1,5 @@
-// The vector contract. simd/<isa>.h defines it inside namespace regard::cpu::REGARD_ISA; tile/*.h is written against it.
-// Every function is static; nothing here rounds except as IEEE 754 says.
+// The vector contract. simd/<isa>.h defines it inside namespace regard::cpu::REGARD_ISA; tile/*.h is written against
+// it. Every function is static; nothing here rounds except as IEEE 754 says.
 //
 //   kLanes, kTileRows        f32 lanes of V; query rows of a register tile
 //   V                        kLanes f32, or any kLanes 32-bit patterns
@@ -13,7 +13,8 @@
 //   ReduceAdd(v) ReduceMax(v)    fixed trees
 //   Transpose(V r[kLanes])   in place
 //   LoadF16 LoadBF16 LoadE4M3 LoadE5M2 (p)   kLanes elements, exact; StoreF16 StoreBF16 (p, v): nearest even
-//   PrefetchFar(p) PrefetchNear(p)   into L2, L1; always inlined (GCC takes a function that only prefetches for one without effect)
+//   PrefetchFar(p) PrefetchNear(p)   into L2, L1; always inlined (GCC takes a function that only prefetches for one
+//                            without effect)
 // With REGARD_HAS_BF16_PAIRS also, on dwords that hold two bf16 (low half first):
 //   DotPairs(acc, a, b)      vdpbf16ps: acc + a.hi * b.hi, then + a.lo * b.lo; denormals in and out are flushed to 0
 //   PairsE4M3 PairsE5M2 (p)  2 * kLanes fp8 to bf16, exact

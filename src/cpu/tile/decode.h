@@ -1,8 +1,8 @@
 // Decode: few query rows, all kv heads together, so that memory is read in whole token rows and each key once.
-// A panel of keys meets the very chains of prefill head by head: straight from the cache for up to kDirectRows rows of a
-// group, packed into L1 above; scores of a whole block are kept (rows x kBlockTokens), so that the maximum advances as in
-// prefill. Splits run as tasks of their own; their states meet
-// in Combine. Bits are those of prefill, whatever the split of tasks, heads or panels.
+// A panel of keys meets the very chains of prefill head by head: straight from the cache for up to kDirectRows rows of
+// a group, packed into L1 above; scores of a whole block are kept (rows x kBlockTokens), so that the maximum advances
+// as in prefill. Splits run as tasks of their own; their states meet in Combine. Bits are those of prefill, whatever
+// the split of tasks, heads or panels.
 #pragma once
 
 #include "src/cpu/tile/direct.h"
@@ -12,7 +12,8 @@ namespace regard::cpu::REGARD_ISA {
 
 template <class M>
 struct DecodeScratch {
-  // Floats of each part; D = 128, bf16, 32 query heads, AVX-512: q 8 KiB, panel 10 + 16 KiB in L1, scores 256 KiB, o 2 x 64.
+  // Floats of each part; D = 128, bf16, 32 query heads, AVX-512: q 8 KiB, panel 10 + 16 KiB in L1, scores 256 KiB,
+  // o 2 x 64.
   int qk_steps, o_floats;
   int64_t q, panel, values, scores, clean, o, total;
   DecodeScratch(int qk_dim_steps, int head_dim_v) {
@@ -51,7 +52,11 @@ struct DecodeRun {
   PhaseClock clock;
 
   DecodeRun(const ForwardParams& params, const Task& t)
-      : p(params), task(t), s(params.seqs[t.b]), size(QkSteps<M>(params), params.head_dim_v), clock(params.phase_ticks) {}
+      : p(params),
+        task(t),
+        s(params.seqs[t.b]),
+        size(QkSteps<M>(params), params.head_dim_v),
+        clock(params.phase_ticks) {}
 };
 
 template <class M>
@@ -105,7 +110,8 @@ static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
     if (run.scaling[n].transform) run.finish_scores = true;
     for (int r = 0; r < run.group_rows; r += query_rows) {
       PackQueries<M>(p, run.s, run.task.b, run.task.head_begin + n, r,
-                     static_cast<int>(Min(query_rows, run.group_rows - r)), query_scale, query_scale * run.scaling[n].qv_factor,
+                     static_cast<int>(Min(query_rows, run.group_rows - r)), query_scale,
+                     query_scale * run.scaling[n].qv_factor,
                      run.q + static_cast<int64_t>(n * run.group_rows + r) * size.qk_steps);
     }
   }
@@ -120,25 +126,29 @@ static void EmptyState(DecodeRun<M>& run) {
   }
 }
 
-// The panel read after the one of keys [k, k + kPanelKeys): K of the block, then its V, then K of the next block. All
-// heads, to be fetched.
+// What is fetched, for all heads, while the panel of keys [k, k + kPanelKeys) is at hand: the one prefetch_panels later
+// in the order of reading, K of the block, then its V, then K of the next block. Nothing where that is further.
 template <class M>
 static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
   const ForwardParams& p = run.p;
   const Block* block = &run.block;
   const BlockOffsets* offsets = &run.offsets[run.turn];
-  k += kPanelKeys;
-  if (k >= block->last) {
+  bool further = p.prefetch_panels == 0;
+  k += p.prefetch_panels * kPanelKeys;
+  while (!further && k >= block->last) {
+    k -= RoundUp(block->last, kPanelKeys);
+    further = block == &run.next;
     if (values) {
       block = &run.next;
       offsets = &run.offsets[run.turn ^ 1];
     }
     values = !values;
-    k = block->first;
+    k += block->first;
   }
   const KvView& view = values ? p.v : p.k;
-  return PanelStreamOf(StreamOf(view.data + run.task.head_begin * view.head_stride, (values ? offsets->v : offsets->k) + k,
-                                static_cast<int>(Max(Min(block->last - k, kPanelKeys), 0)), run.heads, view.head_stride,
+  const int keys = further ? 0 : static_cast<int>(Min(block->last - k, kPanelKeys));
+  return PanelStreamOf(StreamOf(view.data + run.task.head_begin * view.head_stride,
+                                (values ? offsets->v : offsets->k) + k, keys, run.heads, view.head_stride,
                                 (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)),
                        p.kv_kind == KvKind::kPaged);
 }
@@ -148,8 +158,13 @@ template <class M>
 static PanelRows PanelOf(const DecodeRun<M>& run, int n, int k, int last) {
   const ForwardParams& p = run.p;
   const int64_t head = run.task.head_begin + n;
-  return {p.k.data + head * p.k.head_stride, p.v.data + head * p.v.head_stride, run.offsets[run.turn].k + k, run.offsets[run.turn].v + k,
-          static_cast<int>(Min(kPanelKeys, last - k)), p.head_dim, p.qv_dim};
+  return {p.k.data + head * p.k.head_stride,
+          p.v.data + head * p.v.head_stride,
+          run.offsets[run.turn].k + k,
+          run.offsets[run.turn].v + k,
+          static_cast<int>(Min(kPanelKeys, last - k)),
+          p.head_dim,
+          p.qv_dim};
 }
 
 // Raw scores of keys [first, last) of a block.
@@ -171,8 +186,8 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
           const PanelRows* next = r + kScoreRows<M, T> < run.group_rows ? &rows : &following;
           if (next->keys < kPanelKeys) next = nullptr;
           WithRows<kScoreRows<M, T>>(static_cast<int>(Min(kScoreRows<M, T>, run.group_rows - r)), [&](auto count) {
-            ScoreDirect<M, T, decltype(count)::value>(rows, next, stage, q + static_cast<int64_t>(r) * run.size.qk_steps,
-                                                      x + r * kScoreStride, ahead);
+            ScoreDirect<M, T, decltype(count)::value>(
+                rows, next, stage, q + static_cast<int64_t>(r) * run.size.qk_steps, x + r * kScoreStride, ahead);
           });
         }
         continue;
@@ -222,11 +237,12 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
     const int keys = static_cast<int>(Min(kPanelKeys, last - k));
     for (int n = 0; n < run.heads; ++n) {
       memset(run.values, 0, sizeof(float) * static_cast<size_t>(run.size.values));
-      PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.offsets[run.turn].v + k, keys,
-                    p.head_dim_v, panel_floats, none, run.values);
+      PackValues<M>(p.kv_type, p.v.data + (run.task.head_begin + n) * p.v.head_stride, run.offsets[run.turn].v + k,
+                    keys, p.head_dim_v, panel_floats, none, run.values);
       for (int r = n * run.group_rows; r < (n + 1) * run.group_rows; ++r) {
         AccumulateVisibleValues<M>(run.scores + static_cast<int64_t>(r) * kScoreStride + k / M::kPack, run.values,
-                                   panel_floats, steps, p.head_dim_v, Start::kKeep, nullptr, run.o + r * run.ov, run.clean);
+                                   panel_floats, steps, p.head_dim_v, Start::kKeep, nullptr, run.o + r * run.ov,
+                                   run.clean);
       }
     }
   }
@@ -236,7 +252,9 @@ static void VisibleValueBlock(DecodeRun<M>& run, int first, int last) {
 template <class M>
 static void ReorderColumns(DecodeRun<M>& run, bool to_natural) {
   WithElem(run.p.kv_type, [&](auto t) {
-    for (int r = 0; r < run.rows; ++r) ReorderColumns<M, decltype(t)::value>(run.o + r * run.ov, run.p.head_dim_v, to_natural);
+    for (int r = 0; r < run.rows; ++r) {
+      ReorderColumns<M, decltype(t)::value>(run.o + r * run.ov, run.p.head_dim_v, to_natural);
+    }
   });
 }
 
@@ -300,22 +318,23 @@ static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) 
   PrepareDecode(run, scratch);
   run.clock.Lap(kTicksOther);
   if (task.begin == task.end) EmptyState(run);  // nobody sees a key
-  const int64_t first_key = Max(task.begin * kSplitTokens, Min(run.lo, run.hi));
-  run.next = BlockAt(p, run.s, run.lo, run.hi, first_key / kBlockTokens * kBlockTokens, run.offsets[0]);
+  const int64_t first_key = Max(task.begin * p.split_tokens, Min(run.lo, run.hi));
+  run.next = BlockAt(p, run.s, run.lo, run.hi, first_key / p.block_tokens * p.block_tokens, run.offsets[0]);
   run.turn = 1;
   for (int64_t split = task.begin; split < task.end; ++split) {
     EmptyState(run);
-    const int64_t split_end = Min((split + 1) * kSplitTokens, run.hi);
+    const int64_t split_end = Min((split + 1) * p.split_tokens, run.hi);
     while (run.next.first < run.next.last && run.next.start < split_end) {
       run.block = run.next;
       run.turn ^= 1;
-      run.next = BlockAt(p, run.s, run.lo, run.hi, run.block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
+      run.next = BlockAt(p, run.s, run.lo, run.hi, run.block.start + p.block_tokens, run.offsets[run.turn ^ 1]);
       RunBlock(run);
     }
     ReorderColumns(run, true);
     if (task.state < 0) break;
     for (int r = 0; r < run.rows; ++r) {
-      const int64_t slot = task.state + ((split - task.begin) * p.heads_q + run.info[r].h) * run.s.seq_q + run.info[r].i;
+      const int64_t slot =
+          task.state + ((split - task.begin) * p.heads_q + run.info[r].h) * run.s.seq_q + run.info[r].i;
       float* to = p.states + slot * p.state_floats;
       memcpy(to, run.o + r * run.ov, sizeof(float) * static_cast<size_t>(run.ov));
       to[run.ov] = run.m[r];
@@ -325,8 +344,8 @@ static void RunDecode(const ForwardParams& p, const Task& task, float* scratch) 
   }
   if (task.state >= 0) return;
   for (int r = 0; r < run.rows; ++r) {
-    FinishRow(p, run.s, run.scaling[r / run.group_rows], task.b, run.info[r].h, run.info[r].i, run.o + r * run.ov, run.m[r],
-              run.l[r]);
+    FinishRow(p, run.s, run.scaling[r / run.group_rows], task.b, run.info[r].h, run.info[r].i, run.o + r * run.ov,
+              run.m[r], run.l[r]);
   }
   run.clock.Lap(kTicksMerge);
 }

@@ -1,6 +1,6 @@
-// The products of decode, straight from the cache: with few query rows it costs more to write a packed panel and read it
-// back than to multiply it. Keys are transposed in registers and values used as they are loaded. The chains are those of
-// products.h, so the bits are too.
+// The products of decode, straight from the cache: with few query rows it costs more to write a packed panel and read
+// it back than to multiply it. Keys are transposed in registers and values used as they are loaded. The chains are
+// those of products.h, so the bits are too.
 #pragma once
 
 #include "src/cpu/simd/units.h"
@@ -49,7 +49,9 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
-    for (int i = 0; i < kUnitDwords; ++i) Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    for (int i = 0; i < kUnitDwords; ++i) {
+      Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    }
     stage.care = Unit::Check(seen);
   }
   for (int u = 0; u < units; ++u) {

@@ -6,7 +6,8 @@
 
 namespace regard::cpu::REGARD_ISA {
 
-// Byte offsets of keys [j, j + n) of sequence s in `view`; j counts from the sequence's first slot, left padding included.
+// Byte offsets of keys [j, j + n) of sequence s in `view`; j counts from the sequence's first slot, left padding
+// included.
 static void TokenOffsets(const ForwardParams& p, const Seq& s, const KvView& view, int64_t j, int n, int64_t* offsets) {
   if (p.kv_kind != KvKind::kPaged) {
     const bool packed = p.kv_kind == KvKind::kPacked;
@@ -34,11 +35,12 @@ struct BlockOffsets {
 };
 
 // The block from key `start` on where keys [lo, hi) are seen, and where its keys lie.
-static Block BlockAt(const ForwardParams& p, const Seq& s, int64_t lo, int64_t hi, int64_t start, BlockOffsets& offsets) {
-  Block block{start, 0, 0, (start + kBlockTokens) % kSplitTokens == 0};
+static Block BlockAt(const ForwardParams& p, const Seq& s, int64_t lo, int64_t hi, int64_t start,
+                     BlockOffsets& offsets) {
+  Block block{start, 0, 0, (start + p.block_tokens) % p.split_tokens == 0};
   if (start >= hi) return block;
   block.first = static_cast<int>(Max(lo - start, 0)) / kPanelKeys * kPanelKeys;
-  block.last = static_cast<int>(Min(hi - start, kBlockTokens));
+  block.last = static_cast<int>(Min(hi - start, p.block_tokens));
   const int64_t j = s.leftpad + start + block.first;
   const int n = block.last - block.first;
   TokenOffsets(p, s, p.k, j, n, offsets.k + block.first);
@@ -48,8 +50,8 @@ static Block BlockAt(const ForwardParams& p, const Seq& s, int64_t lo, int64_t h
 
 // What decode reads next, fetched into L2 line by line in address order: whole token rows over all heads of a task
 // where they lie side by side, which the hardware's own prefetcher follows too. The product loops call Next() at every
-// step: a burst of prefetches would fill the core's miss buffers and stall it (Zen 4, bf16, 32k tokens, 1 thread: bursts
-// 8.2 GB/s of the 22 that a plain read reaches).
+// step: a burst of prefetches would fill the core's miss buffers and stall it (Zen 4, bf16, 32k tokens, 1 thread:
+// bursts 8.2 GB/s of the 22 that a plain read reaches).
 struct LineStream {
   const char* at;          // next line
   const char* end;         // of the piece at hand
@@ -97,9 +99,9 @@ REGARD_INLINE void Fetch(const Lines& lines, int i) {
   PrefetchFar(lines.base + lines.offsets[kRunTokens * (i % kRuns)] + i / kRuns * lines.step);
 }
 
-// What decode reads next: a panel of tokens, kTurnLines lines a turn. Where tokens lie in memory in no order, kRuns runs of
-// kRunTokens tokens go side by side, a line of each in turn; else all lines in the order of addresses. (Zen 4, one thread,
-// bf16, rows of 2 KiB: dense 22.7 against 21.6 GB/s side by side.)
+// What decode reads next: a panel of tokens, kTurnLines lines a turn. Where tokens lie in memory in no order, kRuns
+// runs of kRunTokens tokens go side by side, a line of each in turn; else all lines in the order of addresses. (Zen 4,
+// one thread, bf16, rows of 2 KiB: dense 22.7 against 21.6 GB/s side by side.)
 struct PanelStream {
   LineStream single;
   const char* data;        // side by side: of the column to come, at token offset 0; null: by `single`

@@ -1,6 +1,6 @@
-// The two element arithmetics. A packed element is one 32-bit pattern ("dword"): one f32, or a pair of neighbouring bf16.
-// Everything above works in dwords and in Steps(n) = dwords that n elements fill; a dot product is one chain of Mac over
-// them, in order: the law for prefill and decode alike.
+// The two element arithmetics. A packed element is one 32-bit pattern ("dword"): one f32, or a pair of neighbouring
+// bf16. Everything above works in dwords and in Steps(n) = dwords that n elements fill; a dot product is one chain of
+// Mac over them, in order: the law for prefill and decode alike.
 #pragma once
 
 #include "src/cpu/params.h"

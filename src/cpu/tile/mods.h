@@ -38,8 +38,8 @@ static void AddBias(const ForwardParams& p, const Row& row, int64_t j, int n, fl
   });
 }
 
-// x[k] is the raw product with key j' = first + k, k in [0, n). `scale` includes the descales of an fp8 cache. Afterwards
-// x holds natural-unit scores where `transform`, raw ones otherwise, and -inf where the key is not visible.
+// x[k] is the raw product with key j' = first + k, k in [0, n). `scale` includes the descales of an fp8 cache.
+// Afterwards x holds natural-unit scores where `transform`, raw ones otherwise, and -inf where the key is not visible.
 static void FinishScores(const ForwardParams& p, const Seq& s, const Row& row, int64_t first, int n, float scale,
                          bool transform, float* x) {
   // Keys outside the row's interval.

@@ -1,5 +1,6 @@
-// Packing: the only code that knows element types and strides. Afterwards K lies as panels [step][kPanelKeys] (keys side
-// by side), V as panels [key step][2 * kLanes columns], q as [step][rows]; all in dwords, zero where nothing exists.
+// Packing: the only code that knows element types and strides. Afterwards K lies as panels [step][kPanelKeys] (keys
+// side by side), V as panels [key step][2 * kLanes columns], q as [step][rows]; all in dwords, zero where nothing
+// exists.
 #pragma once
 
 #include "src/cpu/tile/kv_reader.h"
@@ -38,8 +39,8 @@ static void PackKeysAs(const char* base, const int64_t* offsets, int n, int dim,
 }
 
 // Rows [0, n) of `dim` columns at base + offsets[t] into column panels dst[panel][row step][2 * kLanes], a panel being
-// `panel_floats` apart; rows are padded with zeros to a multiple of kPack. Returns a vector that is 0 exactly when every
-// element was finite. Calls Next(stream) once a vector.
+// `panel_floats` apart; rows are padded with zeros to a multiple of kPack. Returns a vector that is 0 exactly when
+// every element was finite. Calls Next(stream) once a vector.
 template <class M, Elem T, class Stream>
 static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats, Stream& stream,
                       float* dst) {
@@ -101,9 +102,9 @@ static V PackValues(Elem type, const char* base, const int64_t* offsets, int n, 
   return finite;
 }
 
-// Query rows at from[0 .. rows), `dim` elements each, into a tile: dst[step * rows + r]; f32 values times `factor`, where it
-// is not 1 (fp8 qv: the ratio of the two descales; KeyUnit's kQueryScale). Overruns the tile by less than kLanes floats, so tiles are packed
-// in ascending order.
+// Query rows at from[0 .. rows), `dim` elements each, into a tile: dst[step * rows + r]; f32 values times `factor`,
+// where it is not 1 (fp8 qv: the ratio of the two descales; KeyUnit's kQueryScale). Overruns the tile by less than
+// kLanes floats, so tiles are packed in ascending order.
 template <class M, Elem T>
 static void PackQueriesAs(const char* const* from, int rows, int dim, float factor, float* dst) {
   constexpr int kChunk = kLanes * M::kPack;

@@ -1,7 +1,8 @@
-// Prefill: FlashAttention-2, algorithm 1, on a CPU. A task is up to kTaskRows query rows (positions x heads of the group)
-// of one kv head. Each block of keys is packed once for all its rows, in L2; row tiles then run scores -> softmax -> PV.
-// Invariant: after block t, a row's (split state) is the exact softmax over its visible keys from the split's start to
-// the end of t; splits fold left to right. Rows of a task never mix, so what else is in it changes no bit.
+// Prefill: FlashAttention-2, algorithm 1, on a CPU. A task is up to kTaskRows query rows (positions x heads of the
+// group) of one kv head. Each block of keys is packed once for all its rows, in L2; row tiles then run scores ->
+// softmax -> PV. Invariant: after block t, a row's (split state) is the exact softmax over its visible keys from the
+// split's start to the end of t; splits fold left to right. Rows of a task never mix, so what else is in it changes no
+// bit.
 #pragma once
 
 #include "src/cpu/tile/mods.h"
@@ -15,7 +16,8 @@ inline constexpr int kTaskTiles = (kTaskRows + kTileRows - 1) / kTileRows;
 
 template <class M>
 struct PrefillScratch {
-  // Floats of each part; D = 128, f32, AVX-512: q 288 KiB + K 256 + V 256 + scores 26 + states 2 x 288 + clean 64 = 1466.
+  // Floats of each part; D = 128, f32, AVX-512: q 288 KiB + K 256 + V 256 + scores 26 + states 2 x 288 + clean 64
+  // = 1466.
   int qk_steps, o_floats, panel_floats;
   int64_t q, keys, values, scores, clean, o, total;
   PrefillScratch(int qk_dim_steps, int head_dim_v) {
@@ -23,7 +25,7 @@ struct PrefillScratch {
     panel_floats = RoundUp(qk_steps, kLanes) * kPanelKeys;  // of keys: whole vectors of steps
     o_floats = RoundUp(head_dim_v, kPanelKeys);
     q = RoundUp(static_cast<int64_t>(kTaskRows) * qk_steps + kLanes, 16);
-    keys = static_cast<int64_t>(kBlockTokens / kPanelKeys + 1) * panel_floats;  // one more: an odd half before qv's part
+    keys = static_cast<int64_t>(kBlockTokens / kPanelKeys + 1) * panel_floats;  // 1: an odd half before qv's part
     values = static_cast<int64_t>(kBlockTokens) / M::kPack * o_floats;
     scores = static_cast<int64_t>(kTileRows) * kScoreStride;
     clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
@@ -57,8 +59,8 @@ static void PackQueries(const ForwardParams& p, const Seq& s, int64_t b, int64_t
 
 // K panel of keys whose offsets are given; with qv, v follows k on the chain.
 template <class M, class Stream>
-static void PackPanel(const ForwardParams& p, int64_t head_kv, const int64_t* k_offsets, const int64_t* v_offsets, int n,
-                      Stream& stream, float* dst) {
+static void PackPanel(const ForwardParams& p, int64_t head_kv, const int64_t* k_offsets, const int64_t* v_offsets,
+                      int n, Stream& stream, float* dst) {
   PackKeys<M>(p.kv_type, p.k.data + head_kv * p.k.head_stride, k_offsets, n, p.head_dim, stream, dst);
   if (p.qv_dim > 0) {
     PackKeys<M>(p.kv_type, p.v.data + head_kv * p.v.head_stride, v_offsets, n, p.qv_dim, stream,
@@ -197,8 +199,8 @@ static void EndTile(PrefillRun<M>& run, int n, bool last) {
 template <class M>
 static LineStream LinesOf(const PrefillRun<M>& run, const KvView& view, const int64_t* offsets, int begin, int last,
                           int dim) {
-  return StreamOf(view.data + run.head_kv * view.head_stride, offsets + begin, static_cast<int>(Max(last - begin, 0)), 1,
-                  view.head_stride, dim * BytesOf(run.p.kv_type));
+  return StreamOf(view.data + run.head_kv * view.head_stride, offsets + begin, static_cast<int>(Max(last - begin, 0)),
+                  1, view.head_stride, dim * BytesOf(run.p.kv_type));
 }
 
 template <class M>
@@ -219,7 +221,8 @@ static void PackBlock(PrefillRun<M>& run, const Block& block, const BlockOffsets
   // Rows past the last key, up to the panel's end, meet weights of 0.
   for (int c = 0; c < run.size.o_floats / kPanelKeys; ++c) {
     const int end = RoundUp(last, kPanelKeys) / M::kPack, at = (last + M::kPack - 1) / M::kPack;
-    memset(run.values + c * panel_floats + at * kPanelKeys, 0, sizeof(float) * static_cast<size_t>((end - at) * kPanelKeys));
+    memset(run.values + c * panel_floats + at * kPanelKeys, 0,
+           sizeof(float) * static_cast<size_t>((end - at) * kPanelKeys));
   }
   run.clock.Lap(kTicksPack);
 }
@@ -256,7 +259,7 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
   const ForwardParams& p = run.p;
   typename PrefillRun<M>::Tile& tile = run.tiles[n];
   const int t = n * kTileRows;
-  const int begin = static_cast<int>(Min(Max(tile.lo - block.start, 0), kBlockTokens)) / kPanelKeys * kPanelKeys;
+  const int begin = static_cast<int>(Min(Max(tile.lo - block.start, 0), p.block_tokens)) / kPanelKeys * kPanelKeys;
   const int end = RoundUp(static_cast<int>(Max(Min(tile.hi - block.start, block.last), 0)), kPanelKeys);
   if (begin >= end) return;
   const bool fresh = tile.has_before ? !tile.in_split : !tile.started;
@@ -278,8 +281,8 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
 
   if (!run.plain || block.start + begin < tile.all_lo || block.start + end > tile.all_hi) {
     for (int r = 0; r < R; ++r) {
-      FinishScores(p, run.s, run.info[t + r], block.start + begin, end - begin, run.scaling.scale, run.scaling.transform,
-                   run.scores + r * kScoreStride + begin);
+      FinishScores(p, run.s, run.info[t + r], block.start + begin, end - begin, run.scaling.scale,
+                   run.scaling.transform, run.scores + r * kScoreStride + begin);
     }
   }
   tile.in_split = tile.has_before;
@@ -315,12 +318,13 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
   PrefillRun<M> run(p, task);
   PreparePrefill(run, scratch);
   run.turn = 0;
-  Block next = BlockAt(p, run.s, run.lo, run.hi, run.lo < run.hi ? run.lo / kBlockTokens * kBlockTokens : run.hi, run.offsets[0]);
+  const int64_t start = run.lo < run.hi ? run.lo / p.block_tokens * p.block_tokens : run.hi;
+  Block next = BlockAt(p, run.s, run.lo, run.hi, start, run.offsets[0]);
   for (; next.first < next.last; run.turn ^= 1) {
     const Block block = next;
     run.clock.Lap(kTicksOther);
     PackBlock(run, block, run.offsets[run.turn]);
-    next = BlockAt(p, run.s, run.lo, run.hi, block.start + kBlockTokens, run.offsets[run.turn ^ 1]);
+    next = BlockAt(p, run.s, run.lo, run.hi, block.start + p.block_tokens, run.offsets[run.turn ^ 1]);
     StartFetch(run, block, next);
     for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {
       WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),

@@ -1,6 +1,6 @@
 // Online softmax over blocks of keys (Milakov and Gimelshein 2018; FlashAttention-2), and the states it leaves.
-// State of a row: (o, m, l); m is the largest score, in the units FinishScores left it in (c = log2(e) per natural unit);
-// softmax so far = o / l, with o and l relative to 2^(c * m). Empty: (0, -inf, 0).
+// State of a row: (o, m, l); m is the largest score, in the units FinishScores left it in (c = log2(e) per natural
+// unit); softmax so far = o / l, with o and l relative to 2^(c * m). Empty: (0, -inf, 0).
 #pragma once
 
 #include "src/cpu/tile/math.h"
@@ -39,11 +39,11 @@ static inline void ScaleRow(float* o, int64_t n, float w) {
   for (int64_t c = 0; c < n; c += kLanes) Store(o + c, Mul(Load(o + c), v));
 }
 
-// One block of `rows` rows, kScoreStride apart: final scores x[begin, end) (multiples of kPanelKeys from the block's start)
-// become weights p = 2^(c * (x - m)), packed for M's product (f32 in place, or bf16 pairs from x[begin / 2]). m and l
-// advance; o is to be multiplied by alpha before the block's values are added, and the result says whether some alpha is
-// not 1. Lane j' mod kLanes sums its keys in order, then the lanes add up by a fixed tree. kMark: weights of masked keys
-// are -0, for AccumulateVisibleValues; else +0.
+// One block of `rows` rows, kScoreStride apart: final scores x[begin, end) (multiples of kPanelKeys from the block's
+// start) become weights p = 2^(c * (x - m)), packed for M's product (f32 in place, or bf16 pairs from x[begin / 2]). m
+// and l advance; o is to be multiplied by alpha before the block's values are added, and the result says whether some
+// alpha is not 1. Lane j' mod kLanes sums its keys in order, then the lanes add up by a fixed tree. kMark: weights of
+// masked keys are -0, for AccumulateVisibleValues; else +0.
 template <class M, bool kMark>
 static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* m, float* l, float* alpha) {
   alignas(64) float rise[kMaxTileRows];
