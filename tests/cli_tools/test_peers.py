@@ -66,7 +66,7 @@ class Peers(tool.ToolTest):
         return path
 
     def compare(self, python, *cases):
-        results = self.good_json("bench", *cases, *FAST, "--peers", python, "--json", "-")
+        results = self.good_json("bench", *cases, *FAST, "--peers", python, "--json", "-")["results"]
         for result in results:
             self.assertEqual([p["name"] for p in result["peers"]], NAMES)
             self.assertGreater(result["regard_beside_peers_ms"], 0)
@@ -102,7 +102,7 @@ class Peers(tool.ToolTest):
         self.assertIn("onednn-graph cannot: since it is made up", text)
 
     def test_without_the_option_there_are_no_peers(self):
-        result, = self.good_json("bench", ONE_KEY, *FAST, "--json", "-")
+        result, = self.good_json("bench", ONE_KEY, *FAST, "--json", "-")["results"]
         self.assertNotIn("peers", result)
 
     def test_missing_interpreter_is_refused_before_anything_runs(self):
