@@ -156,6 +156,7 @@ Json ResultJson(const RowResult& row) {
                {"p90_ms", r.p90_ms},
                {"gflops", r.gflops},
                {"gbps", r.gbps},
+               {"intensity", r.intensity},
                {"roof", r.roof},
                {"roof_value", r.roof_value},
                {"roof_percent", r.roof_percent},

@@ -10,8 +10,8 @@ import tool
 
 PREFILL = "prefill b=1 sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32 causal"
 DECODE = "decode b=2 sq=1 skv=300 hq=4 hkv=2 d=32 dtype=bf16 page=4 placement=random"
-KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "roof", "roof_value",
-        "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met",
+KEYS = ["case", "kernel", "threads", "median_ms", "p10_ms", "p90_ms", "gflops", "gbps", "intensity", "roof",
+        "roof_value", "roof_percent", "max_error", "workspace_bytes", "row", "figure", "value", "goal", "goal_met",
         "read_ratio_2_over_1", "ratio_to",
         "counters", "profile", "best_peer"]
 PHASES = ["pack", "qk", "softmax", "pv", "merge", "rest"]
@@ -46,6 +46,7 @@ class Bench(tool.ToolTest):
             self.assertLessEqual(result["p10_ms"], result["median_ms"])
             self.assertLessEqual(result["median_ms"], result["p90_ms"])
             self.assertGreater(result["roof_value"], 0)
+            self.assertAlmostEqual(result["intensity"] * result["gbps"] / result["gflops"], 1)
             self.assertLess(result["max_error"], 0.05)
 
     def test_flops_count_visible_pairs_only(self):

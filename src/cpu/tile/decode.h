@@ -207,18 +207,19 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
 template <class M, Elem T>
 static void ValueBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
-  for (int k = first; k < last; k += kPanelKeys) {
-    const int keys = static_cast<int>(Min(kPanelKeys, last - k));
-    PanelStream ahead = Ahead(run, true, k);
+  PanelStream ahead;
+  for (int k = first; k < last; k += kValueKeys<T>) {
+    if ((k - first) % kPanelKeys == 0) ahead = Ahead(run, true, k);
+    const int keys = static_cast<int>(Min(kValueKeys<T>, last - k));
     for (int n = 0; n < run.heads; ++n) {
       const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
+      const int64_t next_head = n + 1 < run.heads ? p.v.head_stride : 0;
       for (int r = 0; r < run.group_rows; r += kValueRows) {
         const int row = n * run.group_rows + r;
         const float* probs = run.scores + static_cast<int64_t>(row) * kScoreStride + k / M::kPack;
         WithRows<kValueRows>(static_cast<int>(Min(kValueRows, run.group_rows - r)), [&](auto count) {
-          ValueDirect<M, T, decltype(count)::value>(base, n + 1 < run.heads ? p.v.head_stride : 0,
-                                                    run.offsets[run.turn].v + k, keys, p.head_dim_v, probs,
-                                                    run.o + row * run.ov, run.ov, run.values, ahead);
+          ValueDirect<M, T, decltype(count)::value>(base, next_head, run.offsets[run.turn].v + k, keys, p.head_dim_v,
+                                                    probs, run.o + row * run.ov, run.ov, run.values, ahead);
         });
       }
     }

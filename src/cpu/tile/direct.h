@@ -16,10 +16,14 @@ inline constexpr int kScoreRows = KeyUnit<M, T>::kSteps > 0 ? 4 : kTileRows < 8 
 inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
 // Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
 inline constexpr int kValueRows = 4;
+// Keys after which the value product turns to the next head; one head ahead is fetched into L1 meanwhile. 32 rows of
+// f32, 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share (Zen 4, one thread: 19.6 GB/s
+// with 32 keys and no fetching, 21.5 with 16; bf16 24.3 with 32, 23.2 with 16).
+template <Elem T>
+inline constexpr int kValueKeys = BytesOf(T) == 4 && kPanelKeys == 32 ? 16 : kPanelKeys;
 
-// The next head's lines go to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s), but not f32's: its
-// rows lie 4 KiB apart with 8 heads of 128, and 32 of them do not fit the few sets of L1 that they share (20.3, 22.6
-// without).
+// Whether K of the next head goes to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s); not f32's, as
+// above.
 template <Elem T>
 inline constexpr bool kFetchNear = BytesOf(T) < 4;
 
@@ -77,9 +81,10 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
       for (int s = 0; s < Unit::kSteps; ++s, q += R) {
         REGARD_UNROLL
         for (int r = 0; r < R; ++r) {
-          const V qv = SplatMem(q + r);
-          REGARD_UNROLL
-          for (int n = 0; n < 2; ++n) acc[r][n] = M::Mac(qv, y[n][s], acc[r][n]);
+          const float* again = q + r;
+          if (r < Unit::kOwnBroadcasts) asm("" : "+r"(again));  // or the compiler would broadcast once for both
+          acc[r][0] = M::Mac(SplatMem(q + r), y[0][s], acc[r][0]);
+          acc[r][1] = M::Mac(SplatMem(again), y[1][s], acc[r][1]);
         }
       }
     }
@@ -93,6 +98,7 @@ template <class M, Elem T, int R, int N, class Stream>
                                         const float* q, V (&chains)[R][N], Stream& stream) {
   constexpr int kChunk = kLanes * M::kPack;
   constexpr float kQueryScale = KeyUnit<M, T>::kQueryScale;
+  constexpr int kStepsALine = kLanes * M::kPack * BytesOf(T) < 64 ? 64 / (kLanes * M::kPack * BytesOf(T)) : 1;
   for (int n = 0; n < N; ++n, offsets += kLanes, keys -= kLanes) {
     V acc[R];
     REGARD_UNROLL
@@ -118,7 +124,7 @@ template <class M, Elem T, int R, int N, class Stream>
       if (left >= kChunk) {
         REGARD_UNROLL
         for (int i = 0; i < kLanes; ++i, step += R) {
-          Next(stream);
+          if (i % kStepsALine == 0) Next(stream);
           REGARD_UNROLL
           for (int r = 0; r < R; ++r) acc[r] = M::Mac(SplatMem(step + r), k[i], acc[r]);
         }
@@ -206,7 +212,7 @@ REGARD_INLINE void ValueColumns(const char* base, int64_t next_head, const int64
       REGARD_UNROLL
       for (int n = 0; n < kLines; ++n) Fetch(ahead, i * kLines + n);
       REGARD_UNROLL
-      for (int n = 0; n < kLines && kFetchNear<T>; ++n) {
+      for (int n = 0; n < kLines; ++n) {
         PrefetchNear(base + next_head + offsets[Min(t + n % M::kPack, keys - 1)] + n / M::kPack * 64);
       }
       REGARD_UNROLL
@@ -244,6 +250,7 @@ static void ReorderColumns(float* o, int dim_v, bool to_natural) {
 template <class M, Elem T, int R, class Stream>
 REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys, const float* probs, float* o,
                               int64_t o_stride, Stream& stream) {
+  constexpr int kStepsALine = 2 * kLanes * M::kPack * BytesOf(T) < 64 ? 64 / (2 * kLanes * M::kPack * BytesOf(T)) : 1;
   V acc[R][2];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -260,8 +267,7 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
       Interleave(a, b, &v0, &v1);
 #endif
     }
-    Next(stream);
-    Next(stream);
+    if (t % kStepsALine == 0) Next(stream);
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
       const V p = SplatMem(probs + r * kScoreStride);
