@@ -9,8 +9,8 @@ namespace regard::cpu::REGARD_ISA {
 
 // KeyUnit<M, T>: how rows of dwords become operands of the chains.
 //   kSteps               chain steps a dword; 0: this type takes the general way
-//   kOwnBroadcasts       rows of which both products broadcast q by themselves: a broadcast into a register takes a slot of
-//                        the shuffles, one inside the product a second load
+//   kOwnBroadcasts       rows of which both products broadcast q by themselves: a broadcast into a register takes a
+//                        slot of the shuffles, one inside the product a second load
 //   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
 //   Slice(i, ...)        the i-th of 16 parts of the transpose of kPanelKeys rows of 16 dwords at base + offsets[k]:
 //                        to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of

@@ -218,8 +218,8 @@ static void ValueBlock(DecodeRun<M>& run, int first, int last) {
         const int row = n * run.group_rows + r;
         const float* probs = run.scores + static_cast<int64_t>(row) * kScoreStride + k / M::kPack;
         WithRows<kValueRows>(static_cast<int>(Min(kValueRows, run.group_rows - r)), [&](auto count) {
-          ValueDirect<M, T, decltype(count)::value>(base, next_head, run.offsets[run.turn].v + k, keys, p.head_dim_v, probs,
-                                                    run.o + row * run.ov, run.ov, run.values, ahead);
+          ValueDirect<M, T, decltype(count)::value>(base, next_head, run.offsets[run.turn].v + k, keys, p.head_dim_v,
+                                                    probs, run.o + row * run.ov, run.ov, run.values, ahead);
         });
       }
     }

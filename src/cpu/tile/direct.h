@@ -16,9 +16,9 @@ inline constexpr int kScoreRows = KeyUnit<M, T>::kSteps > 0 ? 4 : kTileRows < 8 
 inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
 // Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
 inline constexpr int kValueRows = 4;
-// Keys after which the value product turns to the next head; one head ahead is fetched into L1 meanwhile. 32 rows of f32,
-// 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share (Zen 4, one thread: 19.6 GB/s with 32
-// keys and no fetching, 21.5 with 16; bf16 24.3 with 32, 23.2 with 16).
+// Keys after which the value product turns to the next head; one head ahead is fetched into L1 meanwhile. 32 rows of
+// f32, 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share (Zen 4, one thread: 19.6 GB/s
+// with 32 keys and no fetching, 21.5 with 16; bf16 24.3 with 32, 23.2 with 16).
 template <Elem T>
 inline constexpr int kValueKeys = BytesOf(T) == 4 && kPanelKeys == 32 ? 16 : kPanelKeys;
 
