@@ -149,8 +149,7 @@ static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
   const int keys = further ? 0 : static_cast<int>(Min(block->last - k, kPanelKeys));
   return PanelStreamOf(StreamOf(view.data + run.task.head_begin * view.head_stride,
                                 (values ? offsets->v : offsets->k) + k, keys, run.heads, view.head_stride,
-                                (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)),
-                       p.kv_kind == KvKind::kPaged);
+                                (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)));
 }
 
 // The rows of kv head `n` of the task from key k of the block on.
