@@ -99,10 +99,10 @@ REGARD_INLINE void Fetch(const Lines& lines, int i) {
   PrefetchFar(lines.base + lines.offsets[kRunTokens * (i % kRuns)] + i / kRuns * lines.step);
 }
 
-// What decode reads next: a panel of tokens, kTurnLines lines a turn, kRuns runs of kRunTokens tokens side by side, a line
-// of each in turn: memory then answers more lines at once than along one run (Zen 4, one thread, 32k tokens of 8 heads of
-// 128: f32 24.0 against 21.5 GB/s in the order of addresses, bf16 22.7 against 22.4; more in pages at random). Other
-// panels, and odd rows, go line after line.
+// What decode reads next: a panel of tokens, kTurnLines lines a turn, kRuns runs of kRunTokens tokens side by side, a
+// line of each in turn: memory then answers more lines at once than along one run (Zen 4, one thread, 32k tokens of 8
+// heads of 128: f32 24.0 against 21.5 GB/s in the order of addresses, bf16 22.7 against 22.4; more in pages at random).
+// Other panels, and odd rows, go line after line.
 struct PanelStream {
   LineStream single;
   const char* data;        // side by side: of the column to come, at token offset 0; null: by `single`
