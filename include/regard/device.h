@@ -14,7 +14,7 @@ namespace regard {
 enum class Isa : std::uint8_t { kScalar, kNeon, kAvx2, kAvx512, kAvx512Bf16 };
 // "scalar" "neon" "avx2" "avx512" "avx512_bf16".
 REGARD_API const char* Name(Isa isa) noexcept;
-// avx2: AVX2 + FMA + F16C. avx512: F, BW, DQ, VL beside avx2. avx512_bf16: AVX512-BF16 beside avx512.
+// avx2: AVX2 + FMA + F16C. avx512: F, BW, DQ, VL beside avx2. avx512_bf16: AVX512-BF16 and VBMI beside avx512.
 
 struct REGARD_API DeviceCaps {
   DeviceType type = DeviceType::kCpu;
