@@ -20,7 +20,7 @@ endif()
 set(REGARD_ISA_FLAGS_avx512_bf16 ${REGARD_ISA_FLAGS_avx512} -mavx512bf16 -mavx512vbmi)
 # So are the roof probes, in src/cpu/probe/probe_<name>.cc.
 foreach(isa IN LISTS REGARD_ISAS)
-  foreach(source src/cpu/isa_${isa}.cc src/cpu/probe/probe_${isa}.cc)
+  foreach(source src/cpu/isa_${isa}.cc src/cpu/backward_${isa}.cc src/cpu/probe/probe_${isa}.cc)
     set(source ${CMAKE_CURRENT_SOURCE_DIR}/${source})
     if(EXISTS ${source})
       list(APPEND REGARD_SOURCES ${source})

@@ -29,6 +29,7 @@ float LseOf(float m, float l) {
 }
 
 float LoadElem(const void* p, Elem t) { return LoadFloat(p, static_cast<DType>(t), 0); }
+void StoreElem(void* p, Elem t, float x) { StoreFloat(p, static_cast<DType>(t), 0, x); }
 
 namespace {
 
@@ -103,7 +104,9 @@ void SetQueries(const TensorView& v, bool varlen, const char*& data, std::int64_
   h = Bytes(v, varlen ? 1 : 2);
 }
 
-ForwardParams ParamsOf(const LaunchContext& ctx) {
+}  // namespace
+
+ForwardParams ForwardParamsOf(const LaunchContext& ctx) {
   const Problem& p = ctx.problem;
   const AttentionArgs& a = ctx.args;
   ForwardParams f{};
@@ -164,6 +167,8 @@ ForwardParams ParamsOf(const LaunchContext& ctx) {
   return f;
 }
 
+namespace {
+
 // Row `row` of batch entry b (packed: of the whole tensor) that no sequence owns: out 0, lse -inf.
 void FillRow(const ForwardParams& f, std::int64_t b, std::int64_t row) {
   static constexpr std::size_t kSizes[] = {4, 2, 2, 1, 1};
@@ -218,7 +223,7 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   const Tuning& tuning = kept.tuning;
   const Layout& layout = kept.layout;
   std::byte* const base = ctx.workspace.data();
-  ForwardParams f = ParamsOf(ctx);
+  ForwardParams f = ForwardParamsOf(ctx);
   f.block_tokens = static_cast<int>(tuning[Tuning::kBlock]);
   f.split_tokens = static_cast<int>(tuning[Tuning::kSplit]);
   f.prefetch_panels = static_cast<int>(tuning[Tuning::kPrefetch]);

@@ -28,6 +28,9 @@ inline constexpr const char* kPhaseNames[kPhases] = {"pack", "qk", "softmax", "p
 // `regard bench --profile`; not to be called while a launch runs.
 void ProfilePhases(std::span<PhaseTimes> workers);
 
+// The launch in plain numbers, but for what lies in its workspace (sequences, states) and what tuning sets.
+ForwardParams ForwardParamsOf(const LaunchContext& ctx);
+
 // `numerics`: of the kernel's row. Reads REGARD_TUNE (src/cpu/tune.h).
 KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads);
 void LaunchForward(const CpuConfig& config, const LaunchContext& ctx);

@@ -102,6 +102,11 @@ struct ForwardParams {
   const float *q_descale, *k_descale, *v_descale;  // (B, Hkv) or null
   int64_t q_descale_stride[2], k_descale_stride[2], v_descale_stride[2];
 
+  bool drops;
+  uint32_t drop_threshold;
+  float drop_scale;
+  uint64_t drop_seed, drop_offset;
+
   uint64_t* phase_ticks;       // kPhases counters of this worker, or null: `regard bench --profile`
 
   // Partial states of decode splits: row of (Dv padded + 2) floats: o, then m, l.
@@ -147,6 +152,7 @@ Range VisibleRange(const ForwardParams& p, const Seq& s, int64_t i);
 float LseOf(float m, float l);
 // Element type conversions for odd places (one element at a time).
 float LoadElem(const void* p, Elem t);
+void StoreElem(void* p, Elem t, float x);
 
 extern const ForwardKernels kScalarF32;
 #if defined(__x86_64__)

@@ -164,6 +164,11 @@ static inline V PairsE5M2(const void* p) {
   return PairsOfFp8<5, (127 - 15) << 7>(p, kSubnormals, 4, 0x7c, 0x7c);
 }
 static inline V PackPairs(V a, V b) { return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(b, a)); }
+static inline V PairRows(V a, V b) {
+  alignas(64) static const uint16_t kZip[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kZip), (__m512i)_mm512_cvtne2ps_pbh(b, a)));
+}
 static inline void Interleave(V r0, V r1, V* o0, V* o1) {
   alignas(64) static const uint16_t kLow[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                                 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};

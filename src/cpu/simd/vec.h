@@ -19,6 +19,7 @@
 //   DotPairs(acc, a, b)      vdpbf16ps: acc + a.hi * b.hi, then + a.lo * b.lo; denormals in and out are flushed to 0
 //   PairsE4M3 PairsE5M2 (p)  2 * kLanes fp8 to bf16, exact
 //   PackPairs(a, b)          2 * kLanes f32 (a first) to kLanes bf16 pairs, nearest even, denormals to 0
+//   PairRows(a, b)           dword c of the result = (element c of a, element c of b), rounded like PackPairs
 //   Interleave(r0, r1, o0, o1)   dword c of (o0, o1) = (element c of r0, element c of r1)
 //
 // 2^f on [-0.5, 0.5] is 1 + f * (c1 + f * (c2 + ...)), minimax in relative error with the constant held at 1 (so that
