@@ -104,6 +104,15 @@ void SetQueries(const TensorView& v, bool varlen, const char*& data, std::int64_
   h = Bytes(v, varlen ? 1 : 2);
 }
 
+// 2^32 * p is exact, and below 2^32 for p < 1.
+void SetDropout(double dropout, const AttentionArgs& a, ForwardParams& f) {
+  f.drops = dropout > 0;
+  f.drop_threshold = dropout < 1 ? static_cast<std::uint32_t>(std::floor(dropout * 4294967296.0)) : 0;
+  f.drop_scale = dropout < 1 ? static_cast<float>(1 / (1 - dropout)) : 0.0f;
+  f.drop_seed = a.dropout_seed;
+  f.drop_offset = a.dropout_offset;
+}
+
 }  // namespace
 
 ForwardParams ForwardParamsOf(const LaunchContext& ctx) {
@@ -161,6 +170,7 @@ ForwardParams ForwardParamsOf(const LaunchContext& ctx) {
     f.sink = a.sink->data;
     f.sink_type = ElemOf(a.sink->dtype);
   }
+  SetDropout(p.options.dropout, a, f);
   SetDescale(a.q_descale, f.q_descale, f.q_descale_stride);
   SetDescale(a.k_descale, f.k_descale, f.k_descale_stride);
   SetDescale(a.v_descale, f.v_descale, f.v_descale_stride);

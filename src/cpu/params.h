@@ -99,13 +99,12 @@ struct ForwardParams {
   const void* mask_mod_ctx;
   const void* sink;
   Elem sink_type;
+  bool drops;                  // dropout > 0
+  uint32_t drop_threshold;     // kept where Philox gives at least this; of no account where drop_scale is 0
+  float drop_scale;            // 1 / (1 - p); 0 for p = 1
+  uint64_t drop_seed, drop_offset;
   const float *q_descale, *k_descale, *v_descale;  // (B, Hkv) or null
   int64_t q_descale_stride[2], k_descale_stride[2], v_descale_stride[2];
-
-  bool drops;
-  uint32_t drop_threshold;
-  float drop_scale;
-  uint64_t drop_seed, drop_offset;
 
   uint64_t* phase_ticks;       // kPhases counters of this worker, or null: `regard bench --profile`
 
@@ -141,6 +140,9 @@ struct ForwardKernels {
   int64_t (*state_floats)(int head_dim_v);
   void (*run)(const ForwardParams&, const Task&, float* scratch);
   void (*combine)(const ForwardParams&, const Combine&, int64_t head_q, int64_t position, float* scratch);
+  // What dropout multiplies weights by: query i of (b, head_q) against keys [first, first + n) (tile/dropout.h).
+  void (*drop_factors)(const ForwardParams&, const Seq&, int64_t b, int64_t head_q, int64_t i, int64_t first, int n,
+                       float* factor);
 };
 
 // Visible keys [begin, end) of query i, in j' (src/cpu/forward.cc; wraps VisibleKeys).

@@ -31,9 +31,6 @@ Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
   if (p.phase == Phase::kBackward) {
     return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
   }
-  if (p.options.dropout > 0) {
-    return Reject("dropout", p.options.dropout, "0").Remedy("the reference drops out");
-  }
   if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
     return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
   }

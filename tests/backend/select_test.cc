@@ -45,7 +45,8 @@ TEST(Select, PicksByPhaseTypeAndInstructionSet) {
       {"decode sq=1 skv=99 dtype=bf16", &avx2, "cpu.avx2.decode.bf16"},
       {"prefill sq=99 skv=99 dtype=f16", &old, "cpu.scalar.prefill.f16"},
       {"mixed b=2 lens=1000,1000 qlens=1,1000 varlen dtype=f32", &all, "cpu.avx512.mixed.f32"},
-      {"prefill sq=99 skv=99 dtype=f32 dropout=0.5", &all, "reference"},
+      {"prefill sq=99 skv=99 dtype=f32 dropout=0.5", &all, "cpu.avx512.prefill.f32"},
+      {"decode sq=1 skv=99 dtype=bf16 dropout=1", &all, "cpu.avx512_bf16.decode.bf16"},
   };
   for (const auto& c : cases) EXPECT_EQ(SelectCase(c.problem, *c.caps).kernel, c.kernel) << c.problem;
 }

@@ -48,6 +48,27 @@ static inline V CanonicalNan(V x) {
   return _mm256_blendv_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)), _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
 
+static inline V SplatBits(uint32_t x) { return _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int>(x))); }
+static inline V AddBits(V a, V b) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+static inline V Xor(V a, V b, V c) { return _mm256_xor_ps(_mm256_xor_ps(a, b), c); }
+static inline V MulEven(V a, V b) {
+  return _mm256_castsi256_ps(_mm256_mul_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+static inline V OddToEven(V a) { return _mm256_castsi256_ps(_mm256_srli_epi64(_mm256_castps_si256(a), 32)); }
+static inline V MergeEven(V a, V b) { return _mm256_blend_ps(a, _mm256_moveldup_ps(b), 0xaa); }
+static inline void ZipPairs(V a, V b, V* even, V* odd) {
+  const __m256d x = _mm256_castps_pd(a), y = _mm256_castps_pd(b);
+  *even = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+  *odd = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
+}
+static inline V KeepFrom(V x, V low, V v) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i keeps = _mm256_cmpeq_epi32(_mm256_max_epu32(bits, _mm256_castps_si256(low)), bits);
+  return _mm256_and_ps(_mm256_castsi256_ps(keeps), v);
+}
+
 static inline float ReduceAdd(V v) {
   __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   b = _mm_add_ps(b, _mm_movehl_ps(b, b));

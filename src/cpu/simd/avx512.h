@@ -49,6 +49,28 @@ static inline V CanonicalNan(V x) {
   return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), nan);
 }
 
+static inline V SplatBits(uint32_t x) { return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(x))); }
+static inline V AddBits(V a, V b) {
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline V Xor(V a, V b, V c) {
+  const __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(x, y, _mm512_castps_si512(c), 0x96));
+}
+static inline V MulEven(V a, V b) {
+  return _mm512_castsi512_ps(_mm512_mul_epu32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+static inline V OddToEven(V a) { return _mm512_castsi512_ps(_mm512_srli_epi64(_mm512_castps_si512(a), 32)); }
+static inline V MergeEven(V a, V b) { return _mm512_mask_moveldup_ps(a, 0xaaaa, b); }
+static inline void ZipPairs(V a, V b, V* even, V* odd) {
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  *even = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+  *odd = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+}
+static inline V KeepFrom(V x, V low, V v) {
+  return _mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask(_mm512_castps_si512(x), _mm512_castps_si512(low)), v);
+}
+
 // Halves, quarters, pairs, neighbours.
 static inline float ReduceAdd(V v) {
   const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

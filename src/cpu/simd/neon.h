@@ -47,6 +47,26 @@ static inline V CanonicalNan(V x) {
   return vbslq_f32(vceqq_f32(x, x), x, vreinterpretq_f32_u32(vdupq_n_u32(0x7fc00000u)));
 }
 
+static inline uint32x4_t BitsOf(V v) { return vreinterpretq_u32_f32(v); }
+static inline uint64x2_t PairsOf(V v) { return vreinterpretq_u64_f32(v); }
+static inline V SplatBits(uint32_t x) { return vreinterpretq_f32_u32(vdupq_n_u32(x)); }
+static inline V AddBits(V a, V b) { return vreinterpretq_f32_u32(vaddq_u32(BitsOf(a), BitsOf(b))); }
+static inline V Xor(V a, V b, V c) {
+  return vreinterpretq_f32_u32(veorq_u32(veorq_u32(BitsOf(a), BitsOf(b)), BitsOf(c)));
+}
+static inline V MulEven(V a, V b) {
+  return vreinterpretq_f32_u64(vmull_u32(vmovn_u64(PairsOf(a)), vmovn_u64(PairsOf(b))));
+}
+static inline V OddToEven(V a) { return vreinterpretq_f32_u64(vshrq_n_u64(PairsOf(a), 32)); }
+static inline V MergeEven(V a, V b) { return vtrn1q_f32(a, b); }
+static inline void ZipPairs(V a, V b, V* even, V* odd) {
+  *even = vreinterpretq_f32_u64(vtrn1q_u64(PairsOf(a), PairsOf(b)));
+  *odd = vreinterpretq_f32_u64(vtrn2q_u64(PairsOf(a), PairsOf(b)));
+}
+static inline V KeepFrom(V x, V low, V v) {
+  return vreinterpretq_f32_u32(vandq_u32(vcgeq_u32(BitsOf(x), BitsOf(low)), BitsOf(v)));
+}
+
 static inline float ReduceAdd(V v) {
   const float32x2_t a = vadd_f32(vget_low_f32(v), vget_high_f32(v));
   return vget_lane_f32(a, 0) + vget_lane_f32(a, 1);

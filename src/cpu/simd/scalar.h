@@ -65,6 +65,28 @@ static inline V MarkMasked(V x, V p) { REGARD_EACH(x.x[i] == -__builtin_inff() ?
 static inline V SelectLess(V a, V b, V t, V f) { REGARD_EACH(a.x[i] < b.x[i] ? t.x[i] : f.x[i]); }
 static inline V CanonicalNan(V a) { REGARD_EACH(a.x[i] != a.x[i] ? FromBits(0x7fc00000u) : a.x[i]); }
 
+static inline V SplatBits(uint32_t x) { return Splat(FromBits(x)); }
+static inline V AddBits(V a, V b) { REGARD_EACH(FromBits(Bits(a.x[i]) + Bits(b.x[i]))); }
+static inline V Xor(V a, V b, V c) { REGARD_EACH(FromBits(Bits(a.x[i]) ^ Bits(b.x[i]) ^ Bits(c.x[i]))); }
+static inline V MulEven(V a, V b) {
+  V r;
+  for (int i = 0; i < kLanes; i += 2) {
+    const uint64_t product = uint64_t{Bits(a.x[i])} * Bits(b.x[i]);
+    r.x[i] = FromBits(static_cast<uint32_t>(product));
+    r.x[i + 1] = FromBits(static_cast<uint32_t>(product >> 32));
+  }
+  return r;
+}
+static inline V OddToEven(V a) { REGARD_EACH(i % 2 == 0 ? a.x[i + 1] : 0.0f); }
+static inline V MergeEven(V a, V b) { REGARD_EACH(i % 2 == 0 ? a.x[i] : b.x[i - 1]); }
+static inline void ZipPairs(V a, V b, V* even, V* odd) {
+  for (int i = 0; i < kLanes; ++i) {
+    even->x[i] = i % 4 < 2 ? a.x[i] : b.x[i - 2];
+    odd->x[i] = i % 4 < 2 ? a.x[i + 2] : b.x[i];
+  }
+}
+static inline V KeepFrom(V x, V low, V v) { REGARD_EACH(Bits(x.x[i]) >= Bits(low.x[i]) ? v.x[i] : 0.0f); }
+
 static inline float ReduceAdd(V v) {
   return ((v.x[0] + v.x[4]) + (v.x[2] + v.x[6])) + ((v.x[1] + v.x[5]) + (v.x[3] + v.x[7]));
 }

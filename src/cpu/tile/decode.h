@@ -272,7 +272,10 @@ static void SoftmaxRun(DecodeRun<M>& run, int64_t block, int first, int last) {
       FinishScores(run.p, run.s, run.info[r + i], block + first, end - first, c.scale, c.transform,
                    x + i * kScoreStride + first);
     }
-    if (!SoftmaxRows<M, kMark>(x, rows, first, end, c.exponent, run.m + r, run.l + r, alpha)) continue;
+    const auto softmax = [&](const auto& drop) {
+      return SoftmaxRows<M, kMark>(x, rows, first, end, c.exponent, run.m + r, run.l + r, alpha, drop);
+    };
+    if (!(run.p.drops ? softmax(DropSome{run.p, run.s, run.info + r, block}) : softmax(KeepAll{}))) continue;
     for (int i = 0; i < rows; ++i) {
       if (alpha[i] != 1.0f) ScaleRow(run.o + (r + i) * run.ov, run.ov, alpha[i]);
     }
@@ -382,7 +385,7 @@ static int64_t StateFloats(int head_dim_v) { return RoundUp(head_dim_v, kPanelKe
 
 template <class M>
 constexpr ForwardKernels MakeKernels() {
-  return {kTileRows, ScratchFloats<M>, StateFloats, RunTask<M>, RunCombine};
+  return {kTileRows, ScratchFloats<M>, StateFloats, RunTask<M>, RunCombine, DropFactorsOf};
 }
 
 }  // namespace regard::cpu::REGARD_ISA

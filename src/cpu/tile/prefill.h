@@ -287,11 +287,13 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
   }
   tile.in_split = tile.has_before;
   alignas(64) float alpha[kMaxTileRows];
-  const bool rescale = run.finite
-                           ? SoftmaxRows<M, false>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
-                                                   state.l + t, alpha)
-                           : SoftmaxRows<M, true>(run.scores, R, begin, end, run.scaling.exponent, state.m + t,
-                                                  state.l + t, alpha);
+  const auto softmax = [&](const auto& drop) {
+    return run.finite ? SoftmaxRows<M, false>(run.scores, R, begin, end, run.scaling.exponent, state.m + t, state.l + t,
+                                              alpha, drop)
+                      : SoftmaxRows<M, true>(run.scores, R, begin, end, run.scaling.exponent, state.m + t, state.l + t,
+                                             alpha, drop);
+  };
+  const bool rescale = p.drops ? softmax(DropSome{p, run.s, run.info + t, block.start}) : softmax(KeepAll{});
   const Start start = fresh ? Start::kEmpty : rescale ? Start::kRescale : Start::kKeep;
   run.clock.Lap(kTicksSoftmax);
 

@@ -3,7 +3,7 @@
 // unit); softmax so far = o / l, with o and l relative to 2^(c * m). Empty: (0, -inf, 0).
 #pragma once
 
-#include "src/cpu/tile/math.h"
+#include "src/cpu/tile/dropout.h"
 
 namespace regard::cpu::REGARD_ISA {
 
@@ -43,9 +43,10 @@ static inline void ScaleRow(float* o, int64_t n, float w) {
 // start) become weights p = 2^(c * (x - m)), packed for M's product (f32 in place, or bf16 pairs from x[begin / 2]). m
 // and l advance; o is to be multiplied by alpha before the block's values are added, and the result says whether some
 // alpha is not 1. Lane j' mod kLanes sums its keys in order, then the lanes add up by a fixed tree. kMark: weights of
-// masked keys are -0, for AccumulateVisibleValues; else +0.
-template <class M, bool kMark>
-static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* m, float* l, float* alpha) {
+// masked keys are -0, for AccumulateVisibleValues; else +0. Drop: KeepAll or DropSome; l sums what is dropped too.
+template <class M, bool kMark, class Drop>
+[[gnu::noinline]] static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* m, float* l,
+                                         float* alpha, const Drop& drop) {
   alignas(64) float rise[kMaxTileRows];
   for (int r = 0; r < rows; ++r) {
     const float* row = x + r * kScoreStride;
@@ -61,8 +62,12 @@ static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* 
   const V vc = Splat(c);
   for (int r = 0; r < rows; r += kLanes) Store(alpha + r, Exp2(Mul(Load(rise + r), vc)));
   bool rescale = false;
+  alignas(64) float factor[Drop::kDrops ? kBlockTokens : 1];
   for (int r = 0; r < rows; ++r) {
     float* row = x + r * kScoreStride;
+    if constexpr (Drop::kDrops) {
+      DropFactors(drop.p, drop.s, drop.rows[r], drop.start + begin, end - begin, factor);
+    }
     const V base = Splat(m[r] == kMinusInf ? 0.0f : m[r]);
     V sum = Zero();
     for (int k = begin; k < end; k += kPanelKeys) {
@@ -73,6 +78,10 @@ static bool SoftmaxRows(float* x, int rows, int begin, int end, float c, float* 
         p1 = MarkMasked(x1, p1);
       }
       sum = Add(Add(sum, p0), p1);
+      if constexpr (Drop::kDrops) {  // a masked key's zero keeps its sign
+        p0 = Mul(p0, Load(factor + k - begin));
+        p1 = Mul(p1, Load(factor + k - begin + kLanes));
+      }
       if constexpr (M::kPack == 1) {
         Store(row + k, p0);
         Store(row + k + kLanes, p1);
@@ -135,7 +144,8 @@ static void FinishRow(const ForwardParams& p, const Seq& s, const Scaling& scali
   const int64_t row = p.varlen ? s.q_row + i : i;
   const int64_t batch = p.varlen ? 0 : b;
   char* out = p.out + batch * p.out_stride_b + row * p.out_stride_s + h * p.out_stride_h;
-  if (l == 0.0f) {
+  const bool drops_all = p.drops && p.drop_scale == 0.0f && l == l;  // whatever the values; a NaN score stays
+  if (l == 0.0f || drops_all) {
     memset(out, 0, static_cast<size_t>(p.head_dim_v * BytesOf(p.out_type)));
   } else {
     WithElem(p.out_type, [&](auto t) { StoreOut<decltype(t)::value>(o, inverse, descale, p.head_dim_v, out); });
