@@ -29,7 +29,7 @@ Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
     return Reject("dtype", Name(p.dtype), c.type).Remedy("the row of that type takes it");
   }
   if (p.phase == Phase::kBackward) {
-    return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
+    return Reject("phase", "backward", "a forward phase").Remedy("the backward kernels and the reference take it");
   }
   if (c.pairs && p.qv && IsFp8(p.kv_dtype)) {
     return Reject("qv", "with an fp8 cache", "k and v in q's type").Remedy("the f32-product kernels (avx512) take it");
