@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/backend/kernel_info.h"
+#include "src/cpu/backward.h"
 #include "src/cpu/forward.h"
 #include "src/problem/extent.h"
 #include "src/problem/lengths.h"
@@ -17,17 +18,34 @@
 namespace regard {
 namespace {
 
+using cpu::BackwardConfig;
 using cpu::CpuConfig;
 
 bool TypeMatches(const char* type, DType t) { return type == std::string_view(IsFp8(t) ? "f8" : Name(t)); }
 
+// The instruction set and the type of q.
+Verdict SupportsTypes(Isa isa, const char* type, const Problem& p, const DeviceCaps& caps) {
+  if (!caps.Has(isa)) {
+    return Reject("isa", Name(caps.Best()), Name(isa)).Remedy("runs where the CPU has ", Name(isa));
+  }
+  if (!TypeMatches(type, p.dtype)) {
+    return Reject("dtype", Name(p.dtype), type).Remedy("the row of that type takes it");
+  }
+  return Accept();
+}
+
+Verdict BackwardSupports(const BackwardConfig& c, const Problem& p, const DeviceCaps& caps) {
+  const Verdict verdict = SupportsTypes(c.isa, c.type, p, caps);
+  if (!verdict.accepted) return verdict;
+  if (p.phase != Phase::kBackward) {
+    return Reject("phase", "forward", "backward").Remedy("none needed: the forward kernels take it");
+  }
+  return Accept();
+}
+
 Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
-  if (!caps.Has(c.isa)) {
-    return Reject("isa", Name(caps.Best()), Name(c.isa)).Remedy("runs where the CPU has ", Name(c.isa));
-  }
-  if (!TypeMatches(c.type, p.dtype)) {
-    return Reject("dtype", Name(p.dtype), c.type).Remedy("the row of that type takes it");
-  }
+  const Verdict verdict = SupportsTypes(c.isa, c.type, p, caps);
+  if (!verdict.accepted) return verdict;
   if (p.phase == Phase::kBackward) {
     return Reject("phase", "backward", "a forward phase").Remedy("the backward kernels and the reference take it");
   }
@@ -53,8 +71,8 @@ Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
 }
 
 // Rough shares of the best instruction set's f32 rate; only explain and the reference's "times slower" use them.
-double Rate(const CpuConfig& c) {
-  switch (c.isa) {
+double Rate(Isa isa) {
+  switch (isa) {
     case Isa::kAvx512Bf16: return 1.4;
     case Isa::kAvx512: return 0.8;
     case Isa::kAvx2: return 0.5;
@@ -64,9 +82,11 @@ double Rate(const CpuConfig& c) {
   return 0.05;
 }
 
-Cost CostOf(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
+Cost CostOf(Isa isa, const Problem& p, const DeviceCaps& caps) {
   Cost cost;
-  const double per_pair = 2.0 * static_cast<double>(p.head_dim + p.head_dim_v + (p.qv ? p.head_dim_v : 0));
+  const bool backward = p.phase == Phase::kBackward;
+  const double per_pair = backward ? 2.0 * static_cast<double>(3 * p.head_dim + 2 * p.head_dim_v)
+                                   : 2.0 * static_cast<double>(p.head_dim + p.head_dim_v + (p.qv ? p.head_dim_v : 0));
   cost.flops = VisiblePairs(p) * static_cast<double>(p.heads_q) * per_pair;
   const auto sum = [&](const LengthSpec& given, std::int64_t each, std::vector<std::int64_t> (*lengths)(const Problem&)) {
     double n = static_cast<double>(p.batch) * static_cast<double>(each);
@@ -82,7 +102,12 @@ Cost CostOf(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
                    static_cast<double>(SizeOf(p.kv_dtype)) +
                rows * static_cast<double>(p.head_dim * static_cast<std::int64_t>(SizeOf(p.dtype)) +
                                           p.head_dim_v * static_cast<std::int64_t>(SizeOf(p.OutType())));
-  const double compute = cost.flops / (caps.fma_gflops * 1e9 * Rate(c) * std::max(caps.threads, 1));
+  if (backward) {  // dout and out; the gradients
+    cost.bytes += rows * static_cast<double>(2 * p.head_dim_v * static_cast<std::int64_t>(SizeOf(p.OutType()))) +
+                  (keys * static_cast<double>(p.heads_kv * (p.head_dim + p.head_dim_v)) +
+                   rows * static_cast<double>(p.head_dim)) * static_cast<double>(SizeOf(p.GradType()));
+  }
+  const double compute = cost.flops / (caps.fma_gflops * 1e9 * Rate(isa) * std::max(caps.threads, 1));
   cost.seconds = std::max(compute, cost.bytes / (caps.read_gbps * 1e9));
   return cost;
 }
@@ -92,13 +117,29 @@ constexpr KernelInfo Row(const char* name, const char* numerics, const char* sum
   return {name,
           numerics,
           [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return Supports(C, p, caps); },
-          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C.isa, p, caps); },
           [](const KernelInfo& k, const Problem& p, const DeviceCaps&, int threads) {
             return cpu::PlanForward(C, k.numerics, p, threads);
           },
           [](const LaunchContext& ctx) { cpu::LaunchForward(C, ctx); },
           summary};
 }
+
+template <const BackwardConfig& C>
+constexpr KernelInfo BackwardRow(const char* name, const char* numerics) {
+  return {name,
+          numerics,
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return BackwardSupports(C, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(C.isa, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps&, int threads) {
+            return cpu::PlanBackward(C, p, threads);
+          },
+          [](const LaunchContext& ctx) { cpu::LaunchBackward(C, ctx); },
+          "gradients by tiles, probabilities from the lse"};
+}
+
+template <const cpu::BackwardKernels& K, Isa kIsa, int kType, bool kPairs>
+constexpr BackwardConfig kBackwardConfig{&K, kIsa, kType == 0 ? "f32" : kType == 1 ? "f16" : "bf16", kPairs};
 
 template <const cpu::ForwardKernels& K, Isa kIsa, Phase kPhase, int kType, bool kPairs>
 constexpr CpuConfig kConfig{&K, kIsa, kPhase, kType == 0 ? "f32" : kType == 1 ? "f16" : kType == 2 ? "bf16" : "f8", kPairs};
@@ -116,15 +157,22 @@ static_assert(cpu::kBlockTokens == 512 && cpu::kSplitTokens == 1024, "the numeri
   Row<kConfig<kernels, kIsa, Phase::kMixed, index, pairs>>("cpu." isa ".mixed." type,                           \
                                                            isa "." type "." chain ".block512.split1024",        \
                                                            "prefill and decode sequences in one call")
-#define REGARD_TYPES(kernels, kIsa, isa)                                \
-  REGARD_PHASES(kernels, kIsa, isa, 0, "f32", false, "chain1"),         \
-  REGARD_PHASES(kernels, kIsa, isa, 1, "f16", false, "chain1"),         \
-  REGARD_PHASES(kernels, kIsa, isa, 2, "bf16", false, "chain1"),        \
+#define REGARD_BACKWARD(kernels, kIsa, isa, index, type, pairs, chain)                            \
+  BackwardRow<kBackwardConfig<kernels, kIsa, index, pairs>>("cpu." isa ".backward." type,         \
+                                                            isa "." type "." chain ".backward")
+#define REGARD_TYPES(kernels, kIsa, isa)                                        \
+  REGARD_PHASES(kernels, kIsa, isa, 0, "f32", false, "chain1"),                 \
+  REGARD_BACKWARD(kernels##Backward, kIsa, isa, 0, "f32", false, "chain1"),     \
+  REGARD_PHASES(kernels, kIsa, isa, 1, "f16", false, "chain1"),                 \
+  REGARD_BACKWARD(kernels##Backward, kIsa, isa, 1, "f16", false, "chain1"),     \
+  REGARD_PHASES(kernels, kIsa, isa, 2, "bf16", false, "chain1"),                \
+  REGARD_BACKWARD(kernels##Backward, kIsa, isa, 2, "bf16", false, "chain1"),    \
   REGARD_PHASES(kernels, kIsa, isa, 3, "f8", false, "chain1")
 
 constexpr KernelInfo kCpuKernels[] = {
 #if defined(__x86_64__)
     REGARD_PHASES(cpu::kAvx512Bf16Pairs, Isa::kAvx512Bf16, "avx512_bf16", 2, "bf16", true, "chain2"),
+    REGARD_BACKWARD(cpu::kAvx512Bf16PairsBackward, Isa::kAvx512Bf16, "avx512_bf16", 2, "bf16", true, "chain2"),
     REGARD_PHASES(cpu::kAvx512Bf16Pairs, Isa::kAvx512Bf16, "avx512_bf16", 3, "f8", true, "chain2"),
     REGARD_TYPES(cpu::kAvx512F32, Isa::kAvx512, "avx512"),
     REGARD_TYPES(cpu::kAvx2F32, Isa::kAvx2, "avx2"),
