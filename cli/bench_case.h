@@ -31,7 +31,7 @@ struct BenchResult {
   int threads = 1;
   int rounds = 0;
   double median_ms = 0, p10_ms = 0, p90_ms = 0;
-  double gflops = 0;      // 2 * (D + Dv [+ Dv with qv]) a visible pair
+  double gflops = 0;      // 2 * (D + Dv [+ Dv with qv]) a visible pair; backward 2 * (3 * D + 2 * Dv)
   double gbps = 0;        // each visible K and V byte once
   std::string roof;       // fma_f32, dot_bf16, read, read_pages
   double roof_value = 0;  // GFLOP/s or GB/s: the median over the same rounds

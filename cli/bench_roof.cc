@@ -24,7 +24,8 @@ Roof::Roof(const PreparedCase& prepared, Executor& executor)
   const bool dots = prepared.plan().selection().kernel.rfind("cpu.avx512_bf16.", 0) == 0;
   kind_ = dots ? probe::FlopsKind::kDotBf16 : probe::FlopsKind::kFmaF32;
   const bool random = p.page_size && p.placement == Placement::kRandom;
-  if (p.phase != Phase::kPrefill && work.bytes > 0) {
+  const bool computes = p.phase == Phase::kPrefill || p.phase == Phase::kBackward;
+  if (!computes && work.bytes > 0) {
     read_.emplace(executor, isa_, random ? work.chunks : JoinedByAddress(work.chunks),
                   random ? probe::ReadKind::kChunks : probe::ReadKind::kStreams);
   }

@@ -1,4 +1,4 @@
-// The limit that a case is held against: arithmetic for prefill, reading for decode, for a mixed batch whichever of the
+// The limit that a case is held against: arithmetic for prefill and backward, reading for decode, for a mixed batch whichever of the
 // two takes longer at its limit.
 #pragma once
 

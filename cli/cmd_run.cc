@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -41,12 +42,12 @@ struct Timing {
   int launches = 1;
 };
 
-Timing LaunchTimed(const Plan& plan, const AttentionArgs& args) {
+Timing LaunchTimed(const Plan& plan, const BackwardArgs& call) {
   std::vector<std::byte> workspace(plan.workspace_bytes());
   Timing timing{std::numeric_limits<double>::infinity(), 0};
   do {
     const auto begin = std::chrono::steady_clock::now();
-    Launch(plan, args, {workspace.data(), workspace.size()});
+    cases::LaunchCall(plan, call, {workspace.data(), workspace.size()});
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
     timing.seconds = std::min(timing.seconds, took.count());
     ++timing.launches;
@@ -110,16 +111,41 @@ bool CompareWithFile(const Problem& p, const AttentionArgs& args, const std::str
   return good;
 }
 
-bool CompareWithReference(const Problem& p, const AttentionArgs& args) {
+bool CompareWithReference(const Problem& p, const BackwardArgs& call) {
   const std::int64_t rows = cases::SampledRows(p);
-  const cases::Oracle oracle(p, args, rows);
-  const cases::Accuracy accuracy = oracle.Compare(args);
+  const cases::CallOracle oracle(p, call, rows);
+  const cases::Accuracy accuracy = oracle.Compare(call);
   const std::string basis = rows > 0 ? fmt::format("the fp64 reference on {} rows", oracle.rows()) : "the fp64 reference";
-  fmt::print("error     {:.3g} of {:.3g} allowed, against {}   {}\n", accuracy.out_error, accuracy.out_bound, basis,
-             Judgement(accuracy.ok()));
-  if (args.lse) fmt::print("lse       error {:.3g} of {:.3g} allowed\n", accuracy.lse_error, accuracy.lse_bound);
+  if (accuracy.gradients.empty()) {
+    fmt::print("error     {:.3g} of {:.3g} allowed, against {}   {}\n", accuracy.out_error, accuracy.out_bound, basis,
+               Judgement(accuracy.ok()));
+    if (call.forward.lse) fmt::print("lse       error {:.3g} of {:.3g} allowed\n", accuracy.lse_error, accuracy.lse_bound);
+  } else {
+    fmt::print("errors    against {}   {}\n", basis, Judgement(accuracy.ok()));
+    for (const cases::GradientAccuracy& g : accuracy.gradients) {
+      fmt::print("{:<10}error {:.3g} of {:.3g} allowed\n", g.name, g.error, g.bound);
+    }
+  }
   if (!accuracy.ok()) fmt::print("worst     {}\n", accuracy.where);
   return accuracy.ok();
+}
+
+void PrintOutputs(const Problem& p, const BackwardArgs& call) {
+  const auto print = [](const char* name, const TensorView& view) {
+    fmt::print("{:<10}{}  checksum {:016x}\n", name, view.Describe(), cases::Checksum(view));
+  };
+  if (p.phase != Phase::kBackward) return print("out", call.forward.out);
+  print("dq", call.dq);
+  print("dk", call.dk);
+  print("dv", call.dv);
+  if (call.dbias) print("dbias", *call.dbias);
+  if (call.dsink) print("dsink", *call.dsink);
+}
+
+void RefuseForwardFiles(const Options& options) {
+  for (const auto& [flag, path] : {std::pair{"--expect", &options.expect}, {"--out", &options.out}, {"--lse-out", &options.lse_out}}) {
+    if (!path->empty()) throw Error(flag, *path, "a forward case: a backward one writes gradients, not out and lse");
+  }
 }
 
 int Run(const Options& options) {
@@ -137,10 +163,17 @@ int Run(const Options& options) {
     const std::vector<std::string> cases_given = JoinCases(options.words);
     if (cases_given.size() != 1) throw Error("case", fmt::format("{} cases", cases_given.size()), "one case");
     problem = ParseProblem(cases_given.front());
+    if (problem.phase == Phase::kBackward) RefuseForwardFiles(options);
     if (!options.lse_out.empty()) problem.lse = true;
     generated = cases::MakeCase(problem);
   }
-  const AttentionArgs& args = options.files.any() ? from_files.args : generated.args();
+  BackwardArgs call;
+  if (options.files.any()) {
+    call.forward = from_files.args;
+  } else {
+    call = generated.call();
+  }
+  const AttentionArgs& args = call.forward;
 
   std::optional<KernelChoice> choice;
   if (!options.kernel.empty()) {
@@ -155,9 +188,9 @@ int Run(const Options& options) {
 
   fmt::print("problem   {}\n", Print(problem));
   fmt::print("kernel    {}\n", selection.kernel);
-  const Timing timing = LaunchTimed(plan, args);
-  fmt::print("out       {}  checksum {:016x}\n", args.out.Describe(), cases::Checksum(args.out));
-  const bool good = options.expect.empty() ? CompareWithReference(problem, args)
+  const Timing timing = LaunchTimed(plan, call);
+  PrintOutputs(problem, call);
+  const bool good = options.expect.empty() ? CompareWithReference(problem, call)
                                            : CompareWithFile(problem, args, options.expect);
   fmt::print("time      {:.3f} ms ({}, {} thread{})\n", timing.seconds * 1e3,
              timing.launches > 1 ? fmt::format("best of {} launches", timing.launches) : "one launch",

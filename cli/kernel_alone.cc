@@ -44,7 +44,7 @@ KernelAlone::KernelAlone(const PreparedCase& prepared) {
   const std::string& name = impl.selection.kernel;
   kernels = KernelsOf(name);
   calls.clear();
-  if (kernels) {
+  if (kernels && p.phase != Phase::kBackward) {
     // Runs on the calling thread, so that no two calls are remembered at a time.
     const std::unique_ptr<Executor> serial(MakeExecutor(ExecutorKind::kSerial, 1));
     cpu::ForwardKernels remembering = *kernels;
@@ -59,7 +59,7 @@ KernelAlone::KernelAlone(const PreparedCase& prepared) {
     cpu::LaunchForward(config, {p, args, sequences, impl.kernel, *serial, {base, impl.kernel.workspace_bytes}});
   }
   if (calls.size() != 1) {
-    throw Error("case", prepared.text(), "a case that a CPU kernel runs as one task; " + name + " runs " +
+    throw Error("case", prepared.text(), "a forward case that a CPU kernel runs as one task; " + name + " runs " +
                                              std::to_string(calls.size()));
   }
 }

@@ -65,6 +65,9 @@ MaskGrid CoverGrid(const AttentionOptions& options, const Sequence& s, bool punc
 
 Sequence SequenceOf(const Problem& p, std::int64_t index) {
   Problem lengths = p;  // only what settles lengths, offsets and padding, so that the case is small
+  if (p.phase == Phase::kBackward) lengths.phase = Phase::kPrefill;
+  lengths.grad_dtype.reset();
+  lengths.dlse = lengths.dbias = lengths.dsink = false;
   lengths.heads_q = lengths.heads_kv = lengths.head_dim = lengths.head_dim_v = 1;
   lengths.dtype = lengths.kv_dtype = DType::kF32;
   lengths.out_dtype.reset();

@@ -44,7 +44,8 @@ nlohmann::json OrNull(const std::optional<std::int64_t>& value) {
 }  // namespace
 
 std::string WhyNoPeers(const Problem& p) {
-  if (p.phase != Phase::kPrefill && p.phase != Phase::kDecode) return "peers take no mixed batches";
+  if (p.phase == Phase::kBackward) return "peers are asked for forward passes only";
+  if (p.phase == Phase::kMixed) return "peers take no mixed batches";
   if (p.batch < 1 || p.seq_q < 1 || p.seq_kv < p.seq_q) return "peers take one query or more, and no fewer keys";
   if (!p.lens.empty() || !p.qlens.empty()) return "peers take sequences of one length";
   if (p.dtype != p.kv_dtype || p.OutType() != p.dtype || IsFp8(p.dtype)) return "peers take one type: f32, f16 or bf16";

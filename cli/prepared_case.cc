@@ -27,7 +27,9 @@ Work WorkOf(const Problem& p, const AttentionArgs& args, std::int64_t block_toke
     work.query_rows += static_cast<double>(s.seq_q * p.heads_q);
     work.keys_per_row = std::max(work.keys_per_row, static_cast<double>(s.seq_kv));
   }
-  work.flops = work.pairs * 2.0 * static_cast<double>(p.head_dim + p.head_dim_v * (p.qv ? 2 : 1));
+  const std::int64_t width = p.phase == Phase::kBackward ? 3 * p.head_dim + 2 * p.head_dim_v
+                                                         : p.head_dim + p.head_dim_v * (p.qv ? 2 : 1);
+  work.flops = work.pairs * 2.0 * static_cast<double>(width);
   work.chunks = ChunksInOrder(p, args, sequences, std::max<std::int64_t>(block_tokens, 1));
   work.bytes = TotalBytes(work.chunks);
   return work;
@@ -68,23 +70,24 @@ PreparedCase::PreparedCase(const std::string& text, const std::string& kernel, E
   Validate(parsed);
   memory_ = std::make_shared<const cases::Case>(cases::MakeCase(parsed));
   problem_ = memory_->problem();
-  args_ = memory_->args();
+  call_ = memory_->call();
   MakePlan(kernel, executor);
 }
 
 PreparedCase::PreparedCase(const PreparedCase& whole, std::int64_t b)
     : memory_(whole.memory_), kernel_(whole.kernel_), problem_(whole.problem_) {
   RequireParts(problem_);
-  const Sequence s = SequencesOf(whole.problem_, whole.args_)[static_cast<std::size_t>(b)];
-  const AttentionArgs& from = whole.args_;
+  const Sequence s = SequencesOf(whole.problem_, whole.args())[static_cast<std::size_t>(b)];
+  const AttentionArgs& from = whole.args();
+  AttentionArgs& part = call_.forward;
   const bool packed = problem_.varlen;
-  args_.q = RowsOf(from.q, packed, b, s.q_row, s.seq_q);
-  args_.out = RowsOf(from.out, packed, b, s.q_row, s.seq_q);
-  args_.k = from.k;
-  args_.v = from.v;
-  args_.kv_layout = from.kv_layout;
-  args_.block_table = EntryOf(*from.block_table, b);
-  args_.seqlens_kv = EntryOf(*from.seqlens_kv, b);
+  part.q = RowsOf(from.q, packed, b, s.q_row, s.seq_q);
+  part.out = RowsOf(from.out, packed, b, s.q_row, s.seq_q);
+  part.k = from.k;
+  part.v = from.v;
+  part.kv_layout = from.kv_layout;
+  part.block_table = EntryOf(*from.block_table, b);
+  part.seqlens_kv = EntryOf(*from.seqlens_kv, b);
   constexpr std::int64_t kLongestDecode = 15;
   problem_.phase = s.seq_q <= kLongestDecode ? Phase::kDecode : Phase::kPrefill;
   problem_.batch = 1;
@@ -102,11 +105,11 @@ void PreparedCase::MakePlan(const std::string& kernel, Executor& executor) {
       kernel.empty() ? Select(problem_, caps) : Select(problem_, caps, KernelChoice{{kernel}, {}});
   plan_ = std::make_unique<Plan>(problem_, selection, &executor);
   workspace_ = cases::Buffer(plan_->workspace_bytes());
-  work_ = WorkOf(problem_, args_, plan_->shape().kv_block_tokens);
+  work_ = WorkOf(problem_, args(), plan_->shape().kv_block_tokens);
 }
 
 void PreparedCase::Launch() const {
-  regard::Launch(*plan_, args_, workspace());
+  cases::LaunchCall(*plan_, call_, workspace());
 }
 
 double PreparedCase::Seconds(int launches) const {
@@ -116,19 +119,21 @@ double PreparedCase::Seconds(int launches) const {
 }
 
 std::int64_t PreparedCase::sequences() const {
-  return BatchOf(args_);
+  return BatchOf(args());
 }
 
 // Rows to check of a big case: as many as the fp64 reference does in a fraction of a second.
 cases::Accuracy PreparedCase::Check() const {
   constexpr double kMultiplications = 4e7;
   constexpr std::int64_t kMost = 64, kLeast = 4;
-  const double per_row = work_.keys_per_row * static_cast<double>(problem_.head_dim + problem_.head_dim_v);
+  const std::int64_t width = problem_.phase == Phase::kBackward ? 4 * problem_.head_dim + 3 * problem_.head_dim_v
+                                                                : problem_.head_dim + problem_.head_dim_v;
+  const double per_row = work_.keys_per_row * static_cast<double>(width);
   std::int64_t rows = 0;
   if (per_row * work_.query_rows > kMultiplications) {
     rows = std::clamp(static_cast<std::int64_t>(kMultiplications / per_row), kLeast, kMost);
   }
-  return cases::CheckAccuracy(problem_, args_, rows, problem_.seed);
+  return cases::CheckAccuracy(problem_, call_, rows, problem_.seed);
 }
 
 }  // namespace regard::cli

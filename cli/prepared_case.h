@@ -16,7 +16,7 @@ namespace regard::cli {
 // What one launch does.
 struct Work {
   double pairs = 0;                             // visible (query, key) pairs of all heads
-  double flops = 0;                             // 2 * (D + Dv [+ Dv with qv]) a pair
+  double flops = 0;                             // 2 * (D + Dv [+ Dv with qv]) a pair; backward 2 * (3 * D + 2 * Dv)
   double bytes = 0;                             // each visible K and V byte once
   double query_rows = 0, keys_per_row = 0;      // (i, h) pairs, and the longest row of keys
   std::vector<probe::Chunk> chunks;             // K and V in the order of the case
@@ -37,23 +37,24 @@ class PreparedCase {
 
   const std::string& text() const { return text_; }
   const Problem& problem() const { return problem_; }
-  const AttentionArgs& args() const { return args_; }
+  const AttentionArgs& args() const { return call_.forward; }
+  const BackwardArgs& call() const { return call_; }
   const Plan& plan() const { return *plan_; }
   Workspace workspace() const { return {workspace_.data(), workspace_.size()}; }
   const Work& work() const { return work_; }
   std::int64_t sequences() const;
 
-  void PoisonOutput() { cases::PoisonOutputs(args_); }
+  void PoisonOutput() { cases::PoisonOutputs(problem_, call_); }
   // Holds the output to the accuracy rule: all rows of a small case, else samples.
   cases::Accuracy Check() const;
 
  private:
   void MakePlan(const std::string& kernel, Executor& executor);
 
-  std::shared_ptr<const cases::Case> memory_;  // of the tensors in args_; shared with parts
+  std::shared_ptr<const cases::Case> memory_;  // of the tensors in call_; shared with parts
   std::string text_, kernel_;
   Problem problem_;
-  AttentionArgs args_;
+  BackwardArgs call_;  // only its forward call, unless the phase is backward
   std::unique_ptr<Plan> plan_;
   cases::Buffer workspace_;
   Work work_;

@@ -39,6 +39,7 @@ std::vector<Suite> MakeSuites() {
         "mixed b=9 sq=512 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 causal varlen page=16 placement=random "
         "qlens=512*1,1*8 lens=2048*1,4096*8"}},
       {"cpu", "every goal of the CPU kernels: roofs, pages, options, fp8, batches, overhead, growth", {}, CpuRows()},
+      {"backward", "goals of the backward pass: 32 query heads over 8 kv heads of 128, five products a pair", {}, BackwardRows()},
   };
 }
 

@@ -22,5 +22,7 @@ const Suite& FindSuite(const std::string& name);
 
 // Every figure that the CPU kernels should reach, with its goal (suite_cpu.cc).
 std::vector<Row> CpuRows();
+// The backward pass: its goals (suite_backward.cc).
+std::vector<Row> BackwardRows();
 
 }  // namespace regard::cli

@@ -76,10 +76,12 @@ std::string ProblemLine(const Problem& p) {
   const std::pair<bool, const char*> flags[] = {{p.alibi, "alibi"},       {p.bias, "bias"},         {p.mask, "mask"},
                                                 {p.sink, "sink"},         {p.leftpad, "leftpad"},   {p.qv, "qv"},
                                                 {p.q_offset, "q_offset"}, {p.score_mod, "score_mod"}, {p.mask_mod, "mask_mod"},
-                                                {p.lse, "lse"}};
+                                                {p.lse, "lse"},           {p.dlse, "dlse"},         {p.dbias, "dbias"},
+                                                {p.dsink, "dsink"}};
   for (const auto& [on, name] : flags) {
     if (on) s += std::string("  ") + name;
   }
+  if (p.grad_dtype) s += "  gradients " + std::string(Name(*p.grad_dtype));
   if (p.append) s += Format("  append %" PRId64, *p.append);
   if (o.rotary != Rotary::kNone) s += o.rotary == Rotary::kHalf ? "  rotary half-split" : "  rotary interleaved";
   return s;

@@ -13,8 +13,8 @@ namespace regard::cases {
 
 struct Case::Impl {
   Problem problem;
-  AttentionArgs args;
-  std::vector<Buffer> buffers;  // the memory of every view in args
+  BackwardArgs call;            // only its forward call, unless the phase is backward
+  std::vector<Buffer> buffers;  // the memory of every view in call
 };
 
 class Builder {
@@ -28,7 +28,7 @@ class Builder {
   void MakeQueries();
   void MakeKeys();
   void MakeNewKeys();
-  void FillTokens();
+  std::vector<Sequence> FillTokens();
   // make_pages.cc
   void MakePages();
   std::int64_t PoolPages(std::int64_t used) const;
@@ -37,6 +37,11 @@ class Builder {
   void MakeRotary();
   TensorView MakeScoreTensor(DType dtype, Stream stream);
 
+  // make_backward.cc
+  void MakeGradients();
+  void FillGradients(const std::vector<Sequence>& sequences);
+  void RunForward(const std::vector<Sequence>& sequences);
+
   // A row-major tensor of its own, poisoned. Throws Error where the case would pass max_bytes.
   TensorView NewTensor(DType dtype, std::initializer_list<std::int64_t> shape);
   // (B, S, H, D) in the problem's memory order.
@@ -44,6 +49,7 @@ class Builder {
   TensorView NewInts(const std::vector<std::int64_t>& values);
   // Even seeds draw the rarer forms (cases.h).
   bool rare() const { return p_.seed % 2 == 0; }
+  bool backward() const { return p_.phase == Phase::kBackward; }
   // Row of the cache or of the block table that belongs to sequence b.
   std::int64_t CacheRows() const { return UsesBatchIndex() ? p_.batch + 1 : p_.batch; }
   std::int64_t CacheRow(std::int64_t b) const { return UsesBatchIndex() ? p_.batch - b : b; }

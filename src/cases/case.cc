@@ -26,23 +26,32 @@ Case::Case(Case&&) noexcept = default;
 Case& Case::operator=(Case&&) noexcept = default;
 
 const Problem& Case::problem() const { return impl->problem; }
-AttentionArgs& Case::args() { return impl->args; }
-const AttentionArgs& Case::args() const { return impl->args; }
+AttentionArgs& Case::args() { return impl->call.forward; }
+const AttentionArgs& Case::args() const { return impl->call.forward; }
+BackwardArgs& Case::call() { return impl->call; }
+const BackwardArgs& Case::call() const { return impl->call; }
 
 Case Case::Clone() const {
   Case copy;
   copy.impl = std::make_unique<Impl>();
   copy.impl->problem = impl->problem;
-  copy.impl->args = impl->args;
+  copy.impl->call = impl->call;
   copy.impl->buffers.reserve(impl->buffers.size());
   for (const Buffer& buffer : impl->buffers) {
     copy.impl->buffers.emplace_back(buffer.size());
     std::memcpy(copy.impl->buffers.back().data(), buffer.data(), buffer.size());
   }
-  AttentionArgs& args = copy.impl->args;
-  for (TensorView* view : {&args.q, &args.k, &args.v, &args.out}) Rebase(*view, impl->buffers, copy.impl->buffers);
+  BackwardArgs& call = copy.impl->call;
+  AttentionArgs& args = call.forward;
+  const auto rebase = [&](TensorView& view) { Rebase(view, impl->buffers, copy.impl->buffers); };
+  for (TensorView* view : {&args.q, &args.k, &args.v, &args.out}) rebase(*view);
   for (const checks::Member& member : checks::OptionalMembers()) {
-    if (auto& view = args.*member.view) Rebase(*view, impl->buffers, copy.impl->buffers);
+    if (auto& view = args.*member.view) rebase(*view);
+  }
+  if (impl->problem.phase != Phase::kBackward) return copy;
+  for (TensorView* view : {&call.dout, &call.dq, &call.dk, &call.dv}) rebase(*view);
+  for (std::optional<TensorView>* view : {&call.dlse, &call.dbias, &call.dsink}) {
+    if (*view) rebase(**view);
   }
   return copy;
 }

@@ -21,11 +21,16 @@ namespace {
 constexpr std::string_view kReference = "reference";
 constexpr double kSmallProducts = 1 << 23;  // multiply-adds
 
-// What a kernel left in out and lse, for comparison with others.
+// One tensor that a kernel wrote, and how far from the reference it may be.
+struct Written {
+  std::vector<float> values;
+  double bound;
+};
+
+// What a kernel left in out and lse, or in the gradients, for comparison with others.
 struct Output {
   const KernelInfo* kernel;
-  Accuracy accuracy;
-  std::vector<float> out, lse;
+  std::vector<Written> tensors;
 };
 
 // Elements in memory order: tensors of a generated case are dense blocks in some order of their dims.
@@ -33,6 +38,20 @@ std::vector<float> Values(const TensorView& view) {
   std::vector<float> values(static_cast<std::size_t>(view.Elements()));
   for (std::size_t n = 0; n < values.size(); ++n) values[n] = LoadFloat(view.data, view.dtype, static_cast<std::int64_t>(n));
   return values;
+}
+
+std::vector<Written> WrittenBy(const Problem& p, const BackwardArgs& call, const Accuracy& accuracy) {
+  std::vector<Written> tensors;
+  if (p.phase != Phase::kBackward) {
+    tensors.push_back({Values(call.forward.out), accuracy.out_bound});
+    if (call.forward.lse) tensors.push_back({Values(*call.forward.lse), accuracy.lse_bound});
+    return tensors;
+  }
+  std::vector<const TensorView*> gradients = {&call.dq, &call.dk, &call.dv};
+  if (call.dbias) gradients.push_back(&*call.dbias);
+  if (call.dsink) gradients.push_back(&*call.dsink);
+  for (std::size_t n = 0; n < gradients.size(); ++n) tensors.push_back({Values(*gradients[n]), accuracy.gradients[n].bound});
+  return tensors;
 }
 
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
@@ -100,7 +119,7 @@ class Checker {
       Append(p, judged.args());
     }
     const std::int64_t rows = SampledRows(p);
-    const Oracle oracle(p, appends ? judged.args() : inputs.args(), rows);
+    const CallOracle oracle(p, appends ? judged.call() : inputs.call(), rows);
     report_.sampled += rows > 0;
 
     std::vector<Output> outputs;
@@ -111,8 +130,8 @@ class Checker {
       }
       Case copy;
       if (appends) copy = inputs.Clone();
-      AttentionArgs& args = appends ? copy.args() : inputs.args();
-      RunKernel(p, k, args, oracle, appends ? &judged.args() : nullptr, outputs);
+      BackwardArgs& call = appends ? copy.call() : inputs.call();
+      RunKernel(p, k, call, oracle, appends ? &judged.args() : nullptr, outputs);
     }
     if (options_.cross) Cross(p, outputs);
   }
@@ -158,13 +177,13 @@ class Checker {
   }
 
   // `judged`: the arguments whose caches the reference appended to; null without an append.
-  void RunKernel(const Problem& p, std::size_t k, AttentionArgs& args, const Oracle& oracle,
+  void RunKernel(const Problem& p, std::size_t k, BackwardArgs& call, const CallOracle& oracle,
                  const AttentionArgs* judged, std::vector<Output>& outputs) {
     const KernelInfo& kernel = *kernels_[k];
     KernelScore& score = scores_[k];
     ++score.cases;
     ++report_.runs;
-    PoisonOutputs(args);
+    PoisonOutputs(p, call);
     try {
       Selection selection;
       selection.chosen = &kernel;
@@ -173,30 +192,27 @@ class Checker {
       selection.cost = kernel.cost(kernel, p, caps_);
       const Plan plan(p, selection, ExecutorFor(p));
       std::vector<std::byte> workspace(plan.workspace_bytes());
-      Launch(plan, args, {workspace.data(), workspace.size()});
+      LaunchCall(plan, call, {workspace.data(), workspace.size()});
     } catch (const std::exception& e) {
       score.worst_ratio = std::numeric_limits<double>::infinity();
       score.worst_case = Print(p);
       return AddMiss(p, k, e.what());
     }
-    Output output{&kernel, oracle.Compare(args), {}, {}};
-    if (score.worst_case.empty() || output.accuracy.ratio() > score.worst_ratio) {
-      score.worst_ratio = output.accuracy.ratio();
-      score.out_error = output.accuracy.out_error;
+    const Accuracy accuracy = oracle.Compare(call);
+    if (score.worst_case.empty() || accuracy.ratio() > score.worst_ratio) {
+      score.worst_ratio = accuracy.ratio();
+      score.out_error = accuracy.out_error;
       score.worst_case = Print(p);
     }
-    if (!output.accuracy.ok()) {
-      AddMiss(p, k, output.accuracy.where);
+    if (!accuracy.ok()) {
+      AddMiss(p, k, accuracy.where);
     } else if (judged) {
       const bool rotated = p.options.rotary != Rotary::kNone;
-      auto difference = CacheDifference("k", args.k, judged->k, rotated);
-      if (!difference) difference = CacheDifference("v", args.v, judged->v, false);
+      auto difference = CacheDifference("k", call.forward.k, judged->k, rotated);
+      if (!difference) difference = CacheDifference("v", call.forward.v, judged->v, false);
       if (difference) AddMiss(p, k, *difference);
     }
-    if (!options_.cross) return;
-    output.out = Values(args.out);
-    if (args.lse) output.lse = Values(*args.lse);
-    outputs.push_back(std::move(output));
+    if (options_.cross) outputs.push_back({&kernel, WrittenBy(p, call, accuracy)});
   }
 
   void Cross(const Problem& p, const std::vector<Output>& outputs) {
@@ -205,10 +221,11 @@ class Checker {
         const Output &a = outputs[first], &b = outputs[second];
         ++report_.compared;
         const bool same_numerics = std::string_view(a.kernel->numerics) == b.kernel->numerics;
-        const bool equal = same_numerics
-                               ? SameBits(a.out, b.out) && SameBits(a.lse, b.lse)
-                               : Near(a.out, b.out, a.accuracy.out_bound + b.accuracy.out_bound) &&
-                                     Near(a.lse, b.lse, a.accuracy.lse_bound + b.accuracy.lse_bound);
+        bool equal = true;
+        for (std::size_t t = 0; t < a.tensors.size(); ++t) {
+          const Written &x = a.tensors[t], &y = b.tensors[t];
+          equal &= same_numerics ? SameBits(x.values, y.values) : Near(x.values, y.values, x.bound + y.bound);
+        }
         if (equal) continue;
         const auto at = std::find(kernels_.begin(), kernels_.end(), b.kernel) - kernels_.begin();
         AddMiss(p, static_cast<std::size_t>(at),

@@ -53,6 +53,13 @@ const Words kOptions = {"causal",
                         "append=5 rotary=interleaved",
                         "invariance=batch"};
 
+// Of the backward pass, which knows no pages, appends, fp8 or functions.
+const Words kBackwardForms = {"", "varlen", "order=bhsd", "varlen grad=f32", "grad=f32"};
+const Words kBackwardOptions = {"causal",     "window=9,",   "window=,3",  "window=5,2", "chunk=16",    "causal chunk=23",
+                                "softcap=15", "scale=0.3",   "scale=-0.1", "scale=0",    "alibi",       "bias",
+                                "bias dbias", "mask=0.3",    "sink",       "sink dsink", "leftpad",     "qoffset",
+                                "qscale=8",   "dropout=0.3", "dropout=1",  "dlse",       "out=f32",     "invariance=batch"};
+
 // True if the two texts share a word's name ("window=9," and "window=5,2").
 bool Share(std::string_view a, std::string_view b) {
   const auto names = [](std::string_view text) {
@@ -73,12 +80,17 @@ bool Share(std::string_view a, std::string_view b) {
   return false;
 }
 
-// Collects cases; each gets its own seed, and four in five give the LSE too.
+// Collects cases; each gets its own seed, and four in five give the LSE too. Backward, which always reads the LSE: one
+// in two has a gradient of it.
 class Lines {
  public:
   void Add(const std::string& text) {
     const std::size_t n = problems_.size() + 1;
-    problems_.push_back(ParseProblem(text + " seed=" + std::to_string(n) + (n % 5 != 0 ? " lse" : "")));
+    Problem p = ParseProblem(text + " seed=" + std::to_string(n));
+    const bool backward = p.phase == Phase::kBackward;
+    p.lse = !backward && n % 5 != 0;
+    p.dlse |= backward && n / 2 % 2 == 0;
+    problems_.push_back(std::move(p));
   }
   // The count so far turns the lists that are not crossed.
   const std::string& Turn(const Words& words) const { return words[problems_.size() % words.size()]; }
@@ -196,6 +208,52 @@ void AddLongKeys(Lines& lines) {
   }
 }
 
+void AddBackward(Lines& lines) {
+  const Words masks = {"", "causal", "window=40,8", "causal sink dsink"};
+  const int lengths[] = {0, 1, 3, 17, 127, 129};
+  for (const std::string& type : kFloatTypes) {
+    for (const int q : lengths) {
+      for (const int kv : lengths) {
+        lines.Add("backward hq=2 hkv=1 d=40 sq=" + std::to_string(q) + " skv=" + std::to_string(kv) + " " + type + " " +
+                  lines.Turn(masks) + " " + lines.Turn(kBackwardForms));
+      }
+    }
+    for (const char* dims : {"d=1", "d=8", "d=40", "d=64", "d=80", "d=96", "d=128", "d=192", "d=256", "d=320", "d=512",
+                             "d=192 dv=128", "d=64 dv=128", "d=128 dv=40", "d=17 dv=33", "d=8 dv=1", "d=33 dv=512"}) {
+      const std::string words = " " + type + " " + dims + " ";
+      lines.Add("backward sq=33 skv=70 hq=4 hkv=2 causal" + words + lines.Turn(kBackwardForms));
+      lines.Add("backward sq=20 skv=20 hq=1 hkv=1" + words + lines.Turn(kBackwardForms));
+    }
+    for (const char* heads : {"hq=1 hkv=1", "hq=2 hkv=2", "hq=3 hkv=1", "hq=4 hkv=1", "hq=5 hkv=1", "hq=8 hkv=1",
+                              "hq=6 hkv=2", "hq=9 hkv=3", "hq=16 hkv=2", "hq=33 hkv=3"}) {
+      lines.Add(std::string("backward b=2 sq=18 skv=40 d=64 causal ") + heads + " " + type + " " +
+                lines.Turn(kBackwardForms));
+    }
+    for (const char* form : {"", "varlen", "order=bhsd", "grad=f32"}) {
+      const std::string words = " hq=4 hkv=2 d=64 " + type + " " + form;
+      lines.Add("backward lens=90,0,33,129 qlens=20,3,33,17 causal" + words);
+      lines.Add("backward lens=140,1,77,0,128 qlens=140,1,9,2,0" + words);
+      lines.Add("backward lens=30,200,7 qlens=60,3,7 causal leftpad dropout=0.2" + words);
+    }
+    for (const char* size : {"qscale=4", "qscale=16", "qscale=16 softcap=30", "qscale=16 causal", "qscale=4 alibi sink dsink"}) {
+      lines.Add(std::string("backward sq=40 skv=160 hq=4 hkv=2 d=64 ") + size + " " + type + " " +
+                lines.Turn(kBackwardForms));
+    }
+    lines.Add("backward sq=400 skv=300 hq=2 hkv=1 d=128 " + type);
+    lines.Add("backward sq=300 skv=520 hq=4 hkv=2 d=64 causal bias dbias sink dsink " + type);
+  }
+  for (std::size_t a = 0; a < kBackwardOptions.size(); ++a) {
+    for (std::size_t b = a; b < kBackwardOptions.size(); ++b) {
+      const std::string &x = kBackwardOptions[a], &y = kBackwardOptions[b];
+      if (a != b && Share(x, y)) continue;
+      const std::string words = " hq=4 hkv=2 d=32 dv=24 " + (a == b ? x : x + " " + y) + " ";
+      for (const std::string& type : kFloatTypes) {
+        lines.Add("backward b=2 sq=37 skv=75 " + type + words + lines.Turn(kBackwardForms));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Problem> Grid(GridSize size) {
@@ -208,6 +266,7 @@ std::vector<Problem> Grid(GridSize size) {
   AddLargeScores(lines);
   AddAppends(lines);
   AddLongKeys(lines);
+  AddBackward(lines);
   std::vector<Problem> all = lines.Take();
   if (size == GridSize::kAll) return all;
   std::vector<Problem> quick;

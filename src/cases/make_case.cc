@@ -83,7 +83,7 @@ std::vector<std::int64_t> PrefixSums(const std::vector<std::int64_t>& values) {
 }  // namespace
 
 Builder::Builder(const Problem& p, std::size_t max_bytes)
-    : p_(p), max_bytes_(max_bytes), impl_(std::make_unique<Case::Impl>()), args_(impl_->args) {
+    : p_(p), max_bytes_(max_bytes), impl_(std::make_unique<Case::Impl>()), args_(impl_->call.forward) {
   impl_->problem = p;
 }
 
@@ -158,13 +158,13 @@ void Builder::MakeQueries() {
     args_.q = NewTensor(p_.dtype, {total, p_.heads_q, p_.head_dim});
     args_.out = NewTensor(p_.OutType(), {total, p_.heads_q, p_.head_dim_v});
     if (p_.qv) args_.qv = NewTensor(p_.dtype, {total, p_.heads_q, p_.head_dim_v});
-    if (p_.lse) args_.lse = NewTensor(DType::kF32, {p_.heads_q, total});
+    if (p_.lse || backward()) args_.lse = NewTensor(DType::kF32, {p_.heads_q, total});
   } else {
     owned.assign(owned.size(), p_.seq_q);
     args_.q = NewDense(p_.dtype, batch, p_.seq_q, p_.heads_q, p_.head_dim);
     args_.out = NewDense(p_.OutType(), batch, p_.seq_q, p_.heads_q, p_.head_dim_v);
     if (p_.qv) args_.qv = NewDense(p_.dtype, batch, p_.seq_q, p_.heads_q, p_.head_dim_v);
-    if (p_.lse) args_.lse = NewTensor(DType::kF32, {batch, p_.heads_q, p_.seq_q});
+    if (p_.lse || backward()) args_.lse = NewTensor(DType::kF32, {batch, p_.heads_q, p_.seq_q});
   }
   if (owned != seq_q_) args_.seqused_q = NewInts(seq_q_);
 }
@@ -189,7 +189,7 @@ void Builder::MakeKeys() {
     const std::int64_t capacity = p_.seq_kv + (listed || p_.append ? 3 : 0);
     args_.k = NewDense(p_.kv_dtype, CacheRows(), capacity, p_.heads_kv, p_.head_dim);
     args_.v = NewDense(p_.kv_dtype, CacheRows(), capacity, p_.heads_kv, p_.head_dim_v);
-    if (listed && !p_.append) (rare() ? args_.cache_seqlens : args_.seqused_kv) = NewInts(seq_kv_);
+    if (listed && !p_.append) (rare() && !backward() ? args_.cache_seqlens : args_.seqused_kv) = NewInts(seq_kv_);
   }
 }
 
@@ -213,7 +213,7 @@ void Builder::MakeNewKeys() {
   }
 }
 
-void Builder::FillTokens() {
+std::vector<Sequence> Builder::FillTokens() {
   std::vector<Sequence> sequences(static_cast<std::size_t>(p_.batch));
   std::vector<std::byte> scratch(ResolveScratchBytes(p_));
   ResolveArgs(p_, args_, true, sequences, scratch);
@@ -249,6 +249,7 @@ void Builder::FillTokens() {
     FillHeads(k, RowOffset(k, s.new_row, b, t), k.stride[k.rank - 2], p_.heads_kv, 1, seed, Stream::kK, b, j);
     FillHeads(v, RowOffset(v, s.new_row, b, t), v.stride[v.rank - 2], p_.heads_kv, 1, seed, Stream::kV, b, j);
   });
+  return sequences;
 }
 
 Case Builder::Build() && {
@@ -260,18 +261,43 @@ Case Builder::Build() && {
     MakeNewKeys();
   }
   MakeOptions();
-  FillTokens();
+  if (backward()) MakeGradients();
+  const std::vector<Sequence> sequences = FillTokens();
+  if (backward()) {
+    FillGradients(sequences);
+    RunForward(sequences);
+  }
   Case made;
   made.impl = std::move(impl_);
   return made;
 }
 
+namespace {
+
+void PoisonView(const TensorView& view) {
+  std::memset(view.data, 0xff, static_cast<std::size_t>(view.Elements()) * SizeOf(view.dtype));  // all ones: a NaN
+}
+
+}  // namespace
+
 void PoisonOutputs(AttentionArgs& args) {
-  const auto poison = [](const TensorView& view) {
-    std::memset(view.data, 0xff, static_cast<std::size_t>(view.Elements()) * SizeOf(view.dtype));  // all ones: a NaN
-  };
-  poison(args.out);
-  if (args.lse) poison(*args.lse);
+  PoisonView(args.out);
+  if (args.lse) PoisonView(*args.lse);
+}
+
+void PoisonOutputs(const Problem& p, BackwardArgs& call) {
+  if (p.phase != Phase::kBackward) return PoisonOutputs(call.forward);
+  for (const TensorView* view : {&call.dq, &call.dk, &call.dv}) PoisonView(*view);
+  if (call.dbias) PoisonView(*call.dbias);
+  if (call.dsink) PoisonView(*call.dsink);
+}
+
+void LaunchCall(const Plan& plan, const BackwardArgs& call, Workspace workspace) {
+  if (plan.problem().phase == Phase::kBackward) {
+    LaunchBackward(plan, call, workspace);
+  } else {
+    Launch(plan, call.forward, workspace);
+  }
 }
 
 Case MakeCase(const Problem& p, std::size_t max_bytes) {

@@ -2,8 +2,10 @@
 // All tolerances of the project live in accuracy.cc. Owns its results; keeps no view.
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "src/cases/backward_oracle.h"
 #include "src/cases/cases.h"
 
 namespace regard::cases {
@@ -32,6 +34,26 @@ class Oracle {
   std::vector<double> out_, lse_;  // (rows, Dv), (rows)
   double lowprec_error_ = 0, max_score_ = 0;
 };
+
+// The oracle of either direction, as the problem's phase says.
+class CallOracle {
+ public:
+  CallOracle(const Problem& p, const BackwardArgs& call, std::int64_t rows = 0, std::uint64_t seed = 1);
+  Accuracy Compare(const BackwardArgs& call) const {
+    return backward_ ? backward_->Compare(call) : forward_->Compare(call.forward);
+  }
+  std::int64_t rows() const { return backward_ ? backward_->rows() : forward_->rows(); }
+
+ private:
+  std::optional<Oracle> forward_;
+  std::optional<BackwardOracle> backward_;
+};
+
+// The error of one value: 0 where both are the same infinity or both NaN; NaN where only one of them is special.
+double ErrorOf(double got, double expected);
+// The bound of a gradient whose low precision twin is wrong by `lowprec_error`. `largest`: of the expected values, where
+// each is a sum over many rows of scores (dbias, dsink); else 0.
+double GradientBound(const Problem& p, double lowprec_error, double largest);
 
 // Rows to sample so that the oracle's work stays bounded: 0 (all) for a small case.
 std::int64_t SampledRows(const Problem& p);

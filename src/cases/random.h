@@ -9,7 +9,7 @@
 namespace regard::cases {
 
 // What a stream of numbers is for; keeps the tensors of one seed apart.
-enum class Stream : std::uint64_t { kQ, kK, kV, kQv, kBias, kMask, kSink, kDescale, kLeftpad, kOffset, kPages, kGap, kSample };
+enum class Stream : std::uint64_t { kQ, kK, kV, kQv, kBias, kMask, kSink, kDescale, kLeftpad, kOffset, kPages, kGap, kSample, kDout, kDlse };
 
 // Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014: SplitMix64 at counter x.
 inline std::uint64_t Mix(std::uint64_t x) noexcept {

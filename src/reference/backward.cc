@@ -189,6 +189,16 @@ void HeadBackward<T>::BiasTerms(std::int64_t h, std::int64_t i,
 }
 
 template <class T>
+T HeadBackward<T>::BiasTerm(std::int64_t h, std::int64_t i, std::int64_t j) const {
+  if (!Sees(h, i, j)) return 0;
+  const std::int64_t row = Row(h, i), dim = call_.D(), dim_v = call_.Dv();
+  std::vector<T> query_key(1), dout_value(1);
+  Dots(&q_[row * dim], dim, k_.data(), 0, {j}, query_key);
+  Dots(&dout_[row * dim_v], dim_v, v_.data(), 0, {j}, dout_value);
+  return PairOf(h, i, j, query_key[0], dout_value[0]).score;
+}
+
+template <class T>
 T HeadBackward<T>::SinkTerm(std::int64_t h, std::int64_t i) const {
   const std::int64_t row = Row(h, i);
   if (lse_[row] == -std::numeric_limits<T>::infinity()) return 0;

@@ -35,6 +35,8 @@ class HeadBackward {
   void KeyRow(std::int64_t j, double* dk, double* dv) const;
   // term(j, dS_ij) for the visible keys of query i of head h, in order: what dbias is summed from.
   void BiasTerms(std::int64_t h, std::int64_t i, const std::function<void(std::int64_t, T)>& term) const;
+  // dS_ij alone; 0 for a pair that is not visible.
+  T BiasTerm(std::int64_t h, std::int64_t i, std::int64_t j) const;
   // The share of query i in dsink[h].
   T SinkTerm(std::int64_t h, std::int64_t i) const;
 

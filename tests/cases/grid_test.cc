@@ -80,7 +80,7 @@ TEST(Grid, MeetsEveryWayThatKeysLie) {
     for (const int page : {0, 1, 7, 16, 256}) EXPECT_TRUE(pages.count(page)) << "page " << page;
     const auto forms = Seen(grid, [](const Problem& p) { return std::tuple{p.page_size.has_value(), p.layout, p.table, p.varlen}; });
     EXPECT_EQ(forms.size(), 2u + 2u * 2u * 2u);
-    EXPECT_EQ(Seen(grid, [](const Problem& p) { return p.phase; }).size(), 3u);
+    EXPECT_EQ(Seen(grid, [](const Problem& p) { return p.phase; }).size(), 4u);
     EXPECT_EQ(Seen(grid, [](const Problem& p) { return p.placement; }).size(), 2u);
     EXPECT_EQ(Seen(grid, [](const Problem& p) { return p.order; }).size(), 2u);
     EXPECT_EQ(Seen(grid, [](const Problem& p) { return p.seed % 2; }).size(), 2u);
