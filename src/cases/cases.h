@@ -45,7 +45,7 @@ class Case {
 // Odd seeds, the default among them, draw the common forms. Even seeds draw the rarer ones: gaps between packed sequences
 // and rows after the last, cache_seqlens in place of seqused_kv, an extra cache row and cache_batch_idx in reverse order,
 // ALiBi slopes and (where small) bias and mask for each sequence, u8 masks, sinks and rotary tables in q's type, rotary
-// over half of the head from rotary_seqlens.
+// over half of the head from rotary_seqlens, dropout offsets of 64 random bits.
 Case MakeCase(const Problem& p, std::size_t max_bytes = std::size_t{8} << 30);
 
 // Fills out and lse with NaN again. Both must be dense blocks in some order of their dims, as MakeCase makes them.
