@@ -108,6 +108,11 @@ REGARD_API AttentionResult VarlenAttention(AttentionArgs args, const AttentionOp
 REGARD_API AttentionResult WithKvCache(AttentionArgs args, const AttentionOptions& options = {}, bool want_lse = false,
                                        const CallControl& control = {});
 
+// (o_a, l_a) + (o_b, l_b) of docs/semantics.md. o: (B, S, H, Dv) or (T, H, Dv), f32/f16/bf16, lse: f32 (B, H, S) or
+// (H, T). out may be o_a itself (same view), nothing else may overlap.
+REGARD_API void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b,
+                            const TensorView& lse_b, const TensorView& out, const TensorView& lse_out);
+
 // What attention works with and leaves nowhere, for looking at small cases: (B, Hq, Sq, Skv), dense, Sq and Skv the
 // longest of the batch. Entry (b, h, i, j) counts i and j inside sequence b; 0 where it has no such query or key. The
 // arguments are those of Attention (out and lse unused and optional; nothing is appended: k_new is refused). The f64
@@ -120,10 +125,5 @@ REGARD_API OwnedTensor AttentionProbabilities(const AttentionArgs& args, const A
 // bool: true where dropout keeps the pair, whether the query sees the key or not; left padding has false. Without dropout
 // true throughout.
 REGARD_API OwnedTensor DropoutMask(const AttentionArgs& args, const AttentionOptions& options = {});
-
-// (o_a, l_a) + (o_b, l_b) of docs/semantics.md. o: (B, S, H, Dv) or (T, H, Dv), f32/f16/bf16, lse: f32 (B, H, S) or
-// (H, T). out may be o_a itself (same view), nothing else may overlap.
-REGARD_API void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b,
-                            const TensorView& lse_b, const TensorView& out, const TensorView& lse_out);
 
 }  // namespace regard
