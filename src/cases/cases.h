@@ -40,12 +40,13 @@ class Case {
 // is raised to N (packed k_new: N is cut to the length). leftpad: drawn from 0 to a quarter of the older keys.
 // Pages: ordered is 0, 1, 2, ...; random is drawn from a pool of twice the pages in use, and of at least 8 times the
 // last-level cache where k and v take more than an eighth of that (half of max_bytes at most).
+// Dropout: the seed is random, the offset is small, or 64 random bits with even seeds.
 // bias and mask: (1, Hq, Sq, Skv) up to 64 MiB, then broadcast over heads, then over queries.
 // score_mod (built in): s + (((j - i + h) mod 4) - 1) / 8. mask_mod (built in): visible where (i + j + b) mod 4 != 3.
 // Odd seeds, the default among them, draw the common forms. Even seeds draw the rarer ones: gaps between packed sequences
 // and rows after the last, cache_seqlens in place of seqused_kv, an extra cache row and cache_batch_idx in reverse order,
 // ALiBi slopes and (where small) bias and mask for each sequence, u8 masks, sinks and rotary tables in q's type, rotary
-// over half of the head from rotary_seqlens, dropout offsets of 64 random bits.
+// over half of the head from rotary_seqlens.
 Case MakeCase(const Problem& p, std::size_t max_bytes = std::size_t{8} << 30);
 
 // Fills out and lse with NaN again. Both must be dense blocks in some order of their dims, as MakeCase makes them.

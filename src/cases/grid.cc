@@ -173,29 +173,6 @@ void AddLargeScores(Lines& lines) {
   }
 }
 
-void AddAppends(Lines& lines) {
-  for (const std::string& type : kAllTypes) {
-    for (const std::string& form : kForms) {
-      for (const char* append : {"append=1", "append=1 rotary=half causal", "append=6 rotary=interleaved causal",
-                                 "append=6 causal leftpad", "append=6 rotary=half"}) {
-        const std::string words = std::string(" hq=4 hkv=2 d=64 ") + append + " " + type + " " + form;
-        lines.Add("decode lens=100,6,31 sq=1" + words);
-        lines.Add("prefill lens=100,20,31 qlens=6,20,17" + words);
-      }
-    }
-  }
-}
-
-// Long enough for several splits of any kernel.
-void AddLongKeys(Lines& lines) {
-  for (const std::string& type : kAllTypes) {
-    for (const char* options : {"", "window=4500,", "leftpad", "softcap=20 sink"}) {
-      lines.Add("decode lens=9001,4096,4097 sq=1 hq=4 hkv=2 d=64 " + type + " " + options + " " + lines.Turn(kForms));
-      lines.Add("prefill sq=17 skv=5003 hq=2 hkv=1 d=64 causal " + type + " " + options + " " + lines.Turn(kForms));
-    }
-  }
-}
-
 // Padding, page slots and keys of other sequences hold NaN: dropping must not let it in.
 void AddDropout(Lines& lines) {
   const Words options = {"", "causal", "causal window=30,", "window=5,2", "causal chunk=23 sink", "softcap=15 causal",
@@ -220,6 +197,29 @@ void AddDropout(Lines& lines) {
   }
 }
 
+void AddAppends(Lines& lines) {
+  for (const std::string& type : kAllTypes) {
+    for (const std::string& form : kForms) {
+      for (const char* append : {"append=1", "append=1 rotary=half causal", "append=6 rotary=interleaved causal",
+                                 "append=6 causal leftpad", "append=6 rotary=half"}) {
+        const std::string words = std::string(" hq=4 hkv=2 d=64 ") + append + " " + type + " " + form;
+        lines.Add("decode lens=100,6,31 sq=1" + words);
+        lines.Add("prefill lens=100,20,31 qlens=6,20,17" + words);
+      }
+    }
+  }
+}
+
+// Long enough for several splits of any kernel.
+void AddLongKeys(Lines& lines) {
+  for (const std::string& type : kAllTypes) {
+    for (const char* options : {"", "window=4500,", "leftpad", "softcap=20 sink"}) {
+      lines.Add("decode lens=9001,4096,4097 sq=1 hq=4 hkv=2 d=64 " + type + " " + options + " " + lines.Turn(kForms));
+      lines.Add("prefill sq=17 skv=5003 hq=2 hkv=1 d=64 causal " + type + " " + options + " " + lines.Turn(kForms));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Problem> Grid(GridSize size) {
@@ -230,9 +230,9 @@ std::vector<Problem> Grid(GridSize size) {
   AddForms(lines);
   AddOptions(lines);
   AddLargeScores(lines);
+  AddDropout(lines);
   AddAppends(lines);
   AddLongKeys(lines);
-  AddDropout(lines);
   std::vector<Problem> all = lines.Take();
   if (size == GridSize::kAll) return all;
   std::vector<Problem> quick;
