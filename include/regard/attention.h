@@ -140,4 +140,17 @@ REGARD_API BackwardResult AttentionBackward(BackwardArgs args, const AttentionOp
 REGARD_API void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b,
                             const TensorView& lse_b, const TensorView& out, const TensorView& lse_out);
 
+// What attention works with and leaves nowhere, for looking at small cases: (B, Hq, Sq, Skv), dense, Sq and Skv the
+// longest of the batch. Entry (b, h, i, j) counts i and j inside sequence b; 0 where it has no such query or key. The
+// arguments are those of Attention (out and lse unused and optional; nothing is appended: k_new is refused). The f64
+// reference computes them. Throws Error for a result of more than kMostMapBytes.
+inline constexpr std::int64_t kMostMapBytes = std::int64_t{1} << 28;
+// exp(s - lse), f32: softmax after every mask and before dropout, sink's share left out. A masked key has 0, a row that
+// sees none 0 throughout, a row whose lse is NaN has NaN at the keys that it sees. With dropout v meets
+// AttentionProbabilities * DropoutMask / (1 - p).
+REGARD_API OwnedTensor AttentionProbabilities(const AttentionArgs& args, const AttentionOptions& options = {});
+// bool: true where dropout keeps the pair, whether the query sees the key or not; left padding has false. Without dropout
+// true throughout.
+REGARD_API OwnedTensor DropoutMask(const AttentionArgs& args, const AttentionOptions& options = {});
+
 }  // namespace regard

@@ -43,6 +43,7 @@ class Case {
 // is raised to N (packed k_new: N is cut to the length). leftpad: drawn from 0 to a quarter of the older keys.
 // Pages: ordered is 0, 1, 2, ...; random is drawn from a pool of twice the pages in use, and of at least 8 times the
 // last-level cache where k and v take more than an eighth of that (half of max_bytes at most).
+// Dropout: the seed is random, the offset is small, or 64 random bits with even seeds.
 // bias and mask: (1, Hq, Sq, Skv) up to 64 MiB, then broadcast over heads, then over queries.
 // score_mod (built in): s + (((j - i + h) mod 4) - 1) / 8. mask_mod (built in): visible where (i + j + b) mod 4 != 3.
 // Backward: out and lse are those of the forward pass (the reference's where the case is small, else those of the kernel

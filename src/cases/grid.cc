@@ -185,6 +185,30 @@ void AddLargeScores(Lines& lines) {
   }
 }
 
+// Padding, page slots and keys of other sequences hold NaN: dropping must not let it in.
+void AddDropout(Lines& lines) {
+  const Words options = {"", "causal", "causal window=30,", "window=5,2", "causal chunk=23 sink", "softcap=15 causal",
+                         "leftpad causal", "leftpad sink window=40,", "alibi bias mask=0.3", "qv", "qoffset scale=-0.1",
+                         "scoremod maskmod", "append=3 rotary=half causal"};
+  for (const char* dropout : {"dropout=0.1 ", "dropout=0.5 ", "dropout=1 "}) {
+    for (const std::string& option : options) {
+      for (const std::string& type : kAllTypes) {
+        const std::string words = " hq=6 hkv=2 d=32 " + type + " " + dropout + option + " ";
+        lines.Add("prefill lens=75,40,129 qlens=37,40,17" + words + lines.Turn(kForms));
+        lines.Add("decode lens=150,33,7 sq=1" + words + lines.Turn(kForms));
+        lines.Add("mixed lens=40,140,9 qlens=40,1,6" + words + lines.Turn(kForms));
+      }
+    }
+  }
+  for (const std::string& type : kAllTypes) {
+    for (const char* option : {"", "leftpad", "window=4500,"}) {
+      const std::string words = std::string(" hq=4 hkv=2 d=64 dropout=0.1 ") + type + " " + option + " ";
+      lines.Add("decode lens=9001,4096,517 sq=1" + words + lines.Turn(kForms));
+      lines.Add("prefill sq=17 skv=2503 causal" + words + lines.Turn(kForms));
+    }
+  }
+}
+
 void AddAppends(Lines& lines) {
   for (const std::string& type : kAllTypes) {
     for (const std::string& form : kForms) {
@@ -264,6 +288,7 @@ std::vector<Problem> Grid(GridSize size) {
   AddForms(lines);
   AddOptions(lines);
   AddLargeScores(lines);
+  AddDropout(lines);
   AddAppends(lines);
   AddLongKeys(lines);
   AddBackward(lines);

@@ -122,7 +122,7 @@ void Builder::MakeOptions() {
   if (p_.score_mod) args_.score_mod = {ShiftScore, nullptr};
   if (p_.mask_mod) args_.mask_mod = {HideFourth, nullptr};
   args_.dropout_seed = Mix(seed);
-  args_.dropout_offset = seed;
+  args_.dropout_offset = rare() ? Mix(seed + 1) : seed;
 }
 
 }  // namespace regard::cases

@@ -47,6 +47,11 @@ void AppendKv(const Problem& p, const AttentionArgs& args, const std::vector<Seq
 void Merge(const double* o_a, const double* l_a, const double* o_b, const double* l_b, std::int64_t n, std::int64_t dv,
            double* o, double* l);
 
+// Softmax before dropout and dropout's choice, row-major (B, Hq, p.seq_q, p.seq_kv), 0 where a sequence has no such query
+// or key; `to` has room for all of it.
+void Probabilities(const Problem& p, const AttentionArgs& args, const std::vector<Sequence>& sequences, float* to);
+void KeepMask(const Problem& p, const AttentionArgs& args, const std::vector<Sequence>& sequences, std::uint8_t* to);
+
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 struct Philox {
   std::uint32_t v[4];

@@ -132,58 +132,69 @@ KvHead LoadKvHead(const Call& call, std::int64_t b, std::int64_t kv_head, std::i
 }
 
 template <class T>
-RowStats AttendRow(const Call& call, const KvHead& kv, std::int64_t b, std::int64_t h, std::int64_t i, double* out) {
-  const Problem& p = call.p;
+RowSoftmax<T> SoftmaxRow(const Call& call, const KvHead& kv, std::int64_t b, std::int64_t h, std::int64_t i) {
   const AttentionArgs& args = call.args;
   const Sequence& s = call.sequences[b];
-  std::fill_n(out, call.Dv(), 0.0);
-  if (i >= s.seq_q) return {-kInf, 0};
+  RowSoftmax<T> row;
+  row.stats.lse = -kInf;
+  if (i >= s.seq_q) return row;
 
-  std::vector<std::int64_t> keys;
   for (std::int64_t j = kv.begin; j < kv.end; ++j) {
-    if (Visible(p.options, args, s, b, h, i, j)) keys.push_back(j);
+    if (Visible(call.p.options, args, s, b, h, i, j)) row.keys.push_back(j);
   }
-  const std::vector<T> score = Scores<T>(call, kv, b, h, i, keys);
+  row.score = Scores<T>(call, kv, b, h, i, row.keys);
+  row.probability.assign(row.keys.size(), 0);
   const T sink = args.sink ? static_cast<T>(LoadFloat(args.sink->At(h), args.sink->dtype, 0)) : static_cast<T>(-kInf);
 
-  RowStats stats;
   T top = sink;
-  for (const T x : score) {
+  for (const T x : row.score) {
     if (std::isnan(x) || x > top) top = x;  // a NaN, once in, stays
-    if (std::isfinite(x)) stats.max_abs_score = std::max<double>(stats.max_abs_score, std::abs(x));
+    if (std::isfinite(x)) row.stats.max_abs_score = std::max<double>(row.stats.max_abs_score, std::abs(x));
   }
   if (std::isnan(top) || top == static_cast<T>(kInf)) {
-    std::fill_n(out, call.Dv(), kNan);
-    return {kNan, stats.max_abs_score};
+    std::fill(row.probability.begin(), row.probability.end(), static_cast<T>(kNan));
+    row.stats.lse = kNan;
+    return row;
   }
-  if (top == static_cast<T>(-kInf)) return {-kInf, stats.max_abs_score};
+  if (top == static_cast<T>(-kInf)) return row;
 
-  // Softmax. LSE is that of the undropped row.
-  std::vector<T> weight(keys.size());
   T total = 0;
-  for (std::size_t n = 0; n < keys.size(); ++n) total += weight[n] = std::exp(score[n] - top);
+  for (std::size_t n = 0; n < row.keys.size(); ++n) total += row.probability[n] = std::exp(row.score[n] - top);
   total += std::exp(sink - top);
-  stats.lse = top + std::log(total);
-
-  // Output: kept probabilities are scaled up, a sink adds no value, v's descale comes at the end.
-  const double dropout = p.options.dropout;
-  if (dropout == 1) return stats;
-  std::vector<T> sum(call.Dv());
-  for (std::size_t n = 0; n < keys.size(); ++n) {
-    if (score[n] == static_cast<T>(-kInf)) continue;
-    T probability = weight[n] / total;
-    if (dropout > 0) {
-      probability = Keeps(call, b, h, i, keys[n]) ? probability / static_cast<T>(1 - dropout) : static_cast<T>(0);
-    }
-    probability = Round(InputType(p), probability);
-    const float* v = &kv.v[(keys[n] - kv.begin) * call.Dv()];
-    for (std::int64_t c = 0; c < call.Dv(); ++c) sum[c] += probability * static_cast<T>(v[c]);
-  }
-  const T v_descale = DescaleOf(args.v_descale, b, h / p.Group());
-  for (std::int64_t c = 0; c < call.Dv(); ++c) out[c] = Round(p.OutType(), sum[c] * v_descale);
-  return stats;
+  for (T& x : row.probability) x /= total;
+  row.stats.lse = top + std::log(total);
+  return row;
 }
 
+template <class T>
+RowStats AttendRow(const Call& call, const KvHead& kv, std::int64_t b, std::int64_t h, std::int64_t i, double* out) {
+  const Problem& p = call.p;
+  const RowSoftmax<T> row = SoftmaxRow<T>(call, kv, b, h, i);
+  std::fill_n(out, call.Dv(), std::isnan(row.stats.lse) ? kNan : 0.0);
+  if (!std::isfinite(row.stats.lse)) return row.stats;
+
+  // Kept probabilities are scaled up, a sink adds no value, v's descale comes at the end.
+  const double dropout = p.options.dropout;
+  if (dropout == 1) return row.stats;
+  std::vector<T> sum(call.Dv());
+  for (std::size_t n = 0; n < row.keys.size(); ++n) {
+    if (row.score[n] == static_cast<T>(-kInf)) continue;
+    T probability = row.probability[n];
+    if (dropout > 0) {
+      const bool keeps = Keeps(call, b, h, i, row.keys[n]);
+      probability = keeps ? probability / static_cast<T>(1 - dropout) : static_cast<T>(0);
+    }
+    probability = Round(InputType(p), probability);
+    const float* v = &kv.v[(row.keys[n] - kv.begin) * call.Dv()];
+    for (std::int64_t c = 0; c < call.Dv(); ++c) sum[c] += probability * static_cast<T>(v[c]);
+  }
+  const T v_descale = DescaleOf(call.args.v_descale, b, h / p.Group());
+  for (std::int64_t c = 0; c < call.Dv(); ++c) out[c] = Round(p.OutType(), sum[c] * v_descale);
+  return row.stats;
+}
+
+template RowSoftmax<double> SoftmaxRow<double>(const Call&, const KvHead&, std::int64_t, std::int64_t, std::int64_t);
+template RowSoftmax<float> SoftmaxRow<float>(const Call&, const KvHead&, std::int64_t, std::int64_t, std::int64_t);
 template RowStats AttendRow<double>(const Call&, const KvHead&, std::int64_t, std::int64_t, std::int64_t, double*);
 template RowStats AttendRow<float>(const Call&, const KvHead&, std::int64_t, std::int64_t, std::int64_t, double*);
 

@@ -36,6 +36,21 @@ struct RowStats {
   double max_abs_score = 0;  // over the visible keys with a finite score
 };
 
+// Softmax of a row over its visible keys, before dropout: probability[n] = exp(score[n] - lse) of key keys[n], all NaN
+// where lse is, empty for a row that no query owns.
+template <class T>
+struct RowSoftmax {
+  std::vector<std::int64_t> keys;
+  std::vector<T> score, probability;
+  RowStats stats;
+};
+template <class T>
+RowSoftmax<T> SoftmaxRow(const Call& call, const KvHead& kv, std::int64_t b, std::int64_t h, std::int64_t i);
+extern template RowSoftmax<double> SoftmaxRow<double>(const Call&, const KvHead&, std::int64_t, std::int64_t,
+                                                      std::int64_t);
+extern template RowSoftmax<float> SoftmaxRow<float>(const Call&, const KvHead&, std::int64_t, std::int64_t,
+                                                    std::int64_t);
+
 // T = double: exact. T = float: each op accumulated in f32 and rounded once to the input type. `kv` holds at least the
 // keys that row i sees; out: Dv values.
 template <class T>

@@ -73,6 +73,20 @@ TEST(Grid, MeetsEveryPairOfOptions) {
   EXPECT_EQ(pairs.size(), options * (options + 1) / 2);
 }
 
+TEST(Grid, MeetsDropoutOfEveryKindWithEveryTypePhaseAndWayThatKeysLie) {
+  std::vector<Problem> dropping;
+  std::ranges::copy_if(Grid(GridSize::kAll), std::back_inserter(dropping),
+                       [](const Problem& p) { return p.options.dropout > 0; });
+  const auto kinds =
+      Seen(dropping, [](const Problem& p) { return std::tuple{p.options.dropout, p.dtype, p.kv_dtype, p.phase}; });
+  EXPECT_EQ(kinds.size(), 3u * 8u * 3u);
+  const auto forms =
+      Seen(dropping, [](const Problem& p) { return std::tuple{p.page_size.has_value(), p.table, p.varlen}; });
+  EXPECT_EQ(forms.size(), 2u + 3u);  // paged: block table, CSR, CSR and packed q
+  const auto offsets = Seen(dropping, [](const Problem& p) { return p.seed % 2; });  // even: 64-bit dropout offsets
+  EXPECT_EQ(offsets.size(), 2u);
+}
+
 TEST(Grid, MeetsEveryWayThatKeysLie) {
   for (const GridSize size : {GridSize::kQuick, GridSize::kAll}) {
     const std::vector<Problem> grid = Grid(size);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -82,9 +83,10 @@ TEST(NonFinite, NanInAKeyReachesExactlyTheRowsThatSeeIt) {
 TEST(NonFinite, AMaskedValueNeverArrives) {
   for (const Target& t : Targets()) {
     for (const float bad : {kNan, kInf, -kInf}) {
-      for (const std::int64_t n : {std::int64_t{40}, std::int64_t{4}}) {  // prefill, decode
+      for (const auto& [n, dropout] : {std::pair{40, 0.0}, {4, 0.0}, {40, 0.5}, {4, 0.5}}) {  // prefill, decode
         SCOPED_TRACE(t.isa + " " + std::string(Name(t.type)) + " rows " + std::to_string(n));
         SequenceData d(CausalShape(t.type), 5);
+        d.shape.options.dropout = dropout;  // a dropped key is still visible
         const Shape& s = d.shape;
         const std::int64_t first = s.seq_q - n, bad_row = s.seq_q - 2, bad_key = s.seq_kv - s.seq_q + bad_row;
         const AttentionArgs a = d.Dense(first, n);

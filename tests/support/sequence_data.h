@@ -43,6 +43,7 @@ struct Shape {
   bool alibi = false, bias = false, mask = false, sink = false, qv = false;
   double q_deviation = 2, v_deviation = 1;
   AttentionOptions options;
+  std::uint64_t dropout_seed = 0x8badf00ddeadc0de, dropout_offset = 0xc001d00d80000007;
 };
 
 struct SequenceData {
@@ -87,6 +88,8 @@ struct SequenceData {
   }
   void AddOptions(AttentionArgs& a, std::int64_t i, std::int64_t n, std::int64_t keys) {
     const Shape& s = shape;
+    a.dropout_seed = s.dropout_seed;
+    a.dropout_offset = s.dropout_offset;
     const auto slice = [&](Buffer& b) {
       TensorView t = TensorView::Contiguous(b.At(i * s.seq_kv), b.dtype, {1, s.heads_q, n, keys});
       t.stride = {s.heads_q * s.seq_q * s.seq_kv, s.seq_q * s.seq_kv, s.seq_kv, 1, 0};
