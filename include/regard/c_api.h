@@ -2,9 +2,10 @@
  *
  * Status.   Every function that can fail returns a regard_status; no exception crosses. After a failure
  *           regard_last_error() and its parts say what was wrong, in which field. Nothing has been written then.
- * Structs.  regard_options and regard_args begin with struct_size = sizeof(the struct). Zero the rest
- *           (REGARD_OPTIONS_INIT, REGARD_ARGS_INIT): zero and NULL mean absent, or the default. A program that was compiled with an older
- *           header keeps working, since fields beyond its struct_size take their defaults.
+ * Structs.  regard_options, regard_args and regard_backward_args begin with struct_size = sizeof(the struct). Zero the
+ *           rest (REGARD_OPTIONS_INIT, REGARD_ARGS_INIT, REGARD_BACKWARD_ARGS_INIT): zero and NULL mean absent, or the
+ *           default. A program that was compiled with an older header keeps working, since fields beyond its struct_size
+ *           take their defaults.
  * Memory.   The caller owns every tensor, struct and string that it passes; none is kept after the call, except that a
  *           plan's launches read what they are given. Handles belong to the caller: one _destroy call each.
  * Threads.  Handles are immutable and may be shared by threads; a workspace serves one launch at a time.
@@ -133,6 +134,19 @@ typedef struct regard_args {
 } regard_args;
 #define REGARD_ARGS_INIT {.struct_size = sizeof(regard_args)}
 
+/* Gradients of a call, as in regard/attention.h (BackwardArgs). forward, dout, dq, dk and dv are required, and so is
+ * forward's lse; forward's out and lse are those that the forward pass wrote, and are only read. */
+typedef struct regard_backward_args {
+  size_t struct_size;
+  const regard_args* forward;
+  const regard_tensor* dout;  /* shape of out, q's type or f32 */
+  const regard_tensor* dlse;  /* f32, shape of lse; NULL: none */
+  const regard_tensor *dq, *dk, *dv; /* written; shapes of q, k and v, all in q's type or all f32 */
+  const regard_tensor* dbias; /* written; shape of bias, its type or f32; NULL: not wanted */
+  const regard_tensor* dsink; /* written; f32 (Hq); NULL: not wanted */
+} regard_backward_args;
+#define REGARD_BACKWARD_ARGS_INIT {.struct_size = sizeof(regard_backward_args)}
+
 typedef struct regard_selection regard_selection; /* which kernel runs a problem, and why */
 typedef struct regard_plan regard_plan;           /* a selection with tiles, splits and workspace fixed */
 
@@ -146,6 +160,9 @@ REGARD_API regard_status regard_varlen_attention(const regard_args* args, const 
 /* Requires cache_seqlens; appends k_new and v_new in place where given. */
 REGARD_API regard_status regard_with_kvcache(const regard_args* args, const regard_options* options,
                                              regard_selection** selection);
+/* Gradients for q, k, v, bias and sink, given those of out and lse. */
+REGARD_API regard_status regard_attention_backward(const regard_backward_args* args, const regard_options* options,
+                                                   regard_selection** selection);
 /* (o_a, lse_a) + (o_b, lse_b). */
 REGARD_API regard_status regard_merge_states(const regard_tensor* o_a, const regard_tensor* lse_a,
                                              const regard_tensor* o_b, const regard_tensor* lse_b,
@@ -157,6 +174,9 @@ REGARD_API regard_status regard_problem_parse(const char* problem, char* buffer,
 /* The problem of a call. */
 REGARD_API regard_status regard_problem_print(const regard_args* args, const regard_options* options, char* buffer,
                                               size_t buffer_bytes, size_t* needed);
+
+REGARD_API regard_status regard_backward_problem_print(const regard_backward_args* args, const regard_options* options,
+                                                       char* buffer, size_t buffer_bytes, size_t* needed);
 
 /* ---- Selection. kernels and exclude as in regard_options. ---- */
 REGARD_API regard_status regard_select(const char* problem, const char* kernels, const char* exclude,
@@ -177,6 +197,9 @@ REGARD_API size_t regard_plan_workspace_bytes(const regard_plan* plan);
 /* Checks args against the plan, then runs; allocates nothing unless it fails. */
 REGARD_API regard_status regard_launch(const regard_plan* plan, const regard_args* args, void* workspace,
                                        size_t workspace_bytes);
+/* The same for a plan of the phase backward. */
+REGARD_API regard_status regard_launch_backward(const regard_plan* plan, const regard_backward_args* args,
+                                                void* workspace, size_t workspace_bytes);
 
 /* ---- The kernel table, in order of preference. ---- */
 REGARD_API size_t regard_kernel_count(void);

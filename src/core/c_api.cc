@@ -96,15 +96,20 @@ regard_status WriteText(Make&& make, char* buffer, std::size_t buffer_bytes, std
 using Call = regard::AttentionResult (*)(regard::AttentionArgs, const regard::AttentionOptions&, bool,
                                          const regard::CallControl&);
 
+regard::CallControl ControlOf(const regard_options* options) {
+  regard::CallControl control;
+  regard::KernelChoice choice = regard::c_api::ToChoice(options);
+  if (choice != regard::KernelChoice{}) control.choice = std::move(choice);
+  return control;
+}
+
 regard_status Run(Call call, const regard_args* c_args, const regard_options* c_options,
                   regard_selection** selection) noexcept {
   return Guarded([&] {
     if (selection != nullptr) *selection = nullptr;
     const regard::AttentionArgs args = regard::c_api::ToArgs(c_args);
     const regard::AttentionOptions options = regard::c_api::ToOptions(c_options);
-    regard::CallControl control;
-    regard::KernelChoice choice = regard::c_api::ToChoice(c_options);
-    if (choice != regard::KernelChoice{}) control.choice = std::move(choice);
+    const regard::CallControl control = ControlOf(c_options);
     // What the caller gets is made ready first, so that nothing fails once results are written.
     auto handle = selection == nullptr ? nullptr : std::make_unique<regard_selection>();
     if (handle != nullptr) handle->problem = regard::ProblemOf(args, options);
@@ -162,6 +167,22 @@ regard_status regard_with_kvcache(const regard_args* args, const regard_options*
   return Run(&regard::WithKvCache, args, options, selection);
 }
 
+regard_status regard_attention_backward(const regard_backward_args* c_args, const regard_options* c_options,
+                                        regard_selection** selection) {
+  return Guarded([&] {
+    if (selection != nullptr) *selection = nullptr;
+    const regard::BackwardArgs args = regard::c_api::ToBackwardArgs(c_args);
+    const regard::AttentionOptions options = regard::c_api::ToOptions(c_options);
+    const regard::CallControl control = ControlOf(c_options);
+    auto handle = selection == nullptr ? nullptr : std::make_unique<regard_selection>();
+    if (handle != nullptr) handle->problem = regard::BackwardProblemOf(args, options);
+    regard::BackwardResult result = regard::AttentionBackward(args, options, control);
+    if (handle == nullptr) return;
+    handle->selection = std::move(result.selection);
+    *selection = handle.release();
+  });
+}
+
 regard_status regard_merge_states(const regard_tensor* o_a, const regard_tensor* lse_a, const regard_tensor* o_b,
                                   const regard_tensor* lse_b, const regard_tensor* out, const regard_tensor* lse_out) {
   return Guarded([&] {
@@ -187,6 +208,16 @@ regard_status regard_problem_print(const regard_args* args, const regard_options
   return WriteText(
       [&] {
         return regard::Print(regard::ProblemOf(regard::c_api::ToArgs(args), regard::c_api::ToOptions(options)));
+      },
+      buffer, buffer_bytes, needed);
+}
+
+regard_status regard_backward_problem_print(const regard_backward_args* args, const regard_options* options,
+                                            char* buffer, size_t buffer_bytes, size_t* needed) {
+  return WriteText(
+      [&] {
+        return regard::Print(
+            regard::BackwardProblemOf(regard::c_api::ToBackwardArgs(args), regard::c_api::ToOptions(options)));
       },
       buffer, buffer_bytes, needed);
 }
@@ -253,6 +284,14 @@ regard_status regard_launch(const regard_plan* plan, const regard_args* args, vo
   return Guarded([&] {
     Require(plan, "plan", "a handle of regard_plan_create");
     regard::Launch(plan->plan, regard::c_api::ToArgs(args), {workspace, workspace_bytes});
+  });
+}
+
+regard_status regard_launch_backward(const regard_plan* plan, const regard_backward_args* args, void* workspace,
+                                     size_t workspace_bytes) {
+  return Guarded([&] {
+    Require(plan, "plan", "a handle of regard_plan_create");
+    regard::LaunchBackward(plan->plan, regard::c_api::ToBackwardArgs(args), {workspace, workspace_bytes});
   });
 }
 

@@ -139,6 +139,28 @@ AttentionArgs ToArgs(const regard_args* args) {
   return a;
 }
 
+BackwardArgs ToBackwardArgs(const regard_backward_args* args) {
+  if (args == nullptr) throw Error("args", "null", "a regard_backward_args");
+  const regard_backward_args c = ReadSized(args, "backward_args");
+  if (c.forward == nullptr) throw Error("forward", "null", "the regard_args of the forward call");
+  BackwardArgs a;
+  a.forward = ToArgs(c.forward);
+  a.dout = ToView(c.dout, "dout");
+  Maybe("dlse", c.dlse, &a.dlse);
+  // Here nothing is allocated for the caller.
+  const auto written = [](const regard_tensor* tensor, const char* field) {
+    const TensorView view = ToView(tensor, field);
+    if (view.data == nullptr && view.Elements() > 0) throw Error(std::string(field) + ".data", "null", "memory for the result");
+    return view;
+  };
+  a.dq = written(c.dq, "dq");
+  a.dk = written(c.dk, "dk");
+  a.dv = written(c.dv, "dv");
+  Maybe("dbias", c.dbias, &a.dbias);
+  Maybe("dsink", c.dsink, &a.dsink);
+  return a;
+}
+
 AttentionOptions ToOptions(const regard_options* options) {
   AttentionOptions o;
   if (options == nullptr) return o;

@@ -353,6 +353,144 @@ static void test_a_callers_functions_change_scores_and_hide_keys(void) {
   EXPECT(Miss(&c, 0.5 / sqrt(D)) < 1e-5);
 }
 
+/* Gradients of sum dout * out + sum dlse * lse of a Call. */
+typedef struct Gradients {
+  float dout[S * HQ * DV], dlse[HQ * S], dq[S * HQ * D], dk[S * HKV * D], dv[S * HKV * DV];
+  regard_tensor tdout, tdlse, tdq, tdk, tdv;
+  regard_backward_args args;
+} Gradients;
+
+static void InitGradients(Gradients* g, const Call* c) {
+  const regard_backward_args args = REGARD_BACKWARD_ARGS_INIT;
+  memset(g, 0, sizeof(*g));
+  Fill(g->dout, S * HQ * DV, 4);
+  Fill(g->dlse, HQ * S, 5);
+  g->tdout = View(g->dout, REGARD_F32, 4, 1, S, HQ, DV);
+  g->tdlse = View(g->dlse, REGARD_F32, 3, 1, HQ, S, 0);
+  g->tdq = View(g->dq, REGARD_F32, 4, 1, S, HQ, D);
+  g->tdk = View(g->dk, REGARD_F32, 4, 1, S, HKV, D);
+  g->tdv = View(g->dv, REGARD_F32, 4, 1, S, HKV, DV);
+  g->args = args;
+  g->args.forward = &c->args;
+  g->args.dout = &g->tdout;
+  g->args.dlse = &g->tdlse;
+  g->args.dq = &g->tdq;
+  g->args.dk = &g->tdk;
+  g->args.dv = &g->tdv;
+}
+
+/* Largest difference from the sums as they stand in docs/semantics.md. */
+static double GradientMiss(const Call* c, const Gradients* g) {
+  static double dq[S * HQ * D], dk[S * HKV * D], dv[S * HKV * DV];
+  const double scale = 1 / sqrt(D);
+  double miss = 0, p[S];
+  memset(dq, 0, sizeof(dq));
+  memset(dk, 0, sizeof(dk));
+  memset(dv, 0, sizeof(dv));
+  for (int h = 0; h < HQ; ++h) {
+    const int kv = h / (HQ / HKV);
+    for (int i = 0; i < S; ++i) {
+      double dp[S], delta = 0;
+      HandSoftmax(c, h, i, i + 1, scale, p);
+      for (int j = 0; j <= i; ++j) {
+        dp[j] = 0;
+        for (int e = 0; e < DV; ++e) dp[j] += (double)g->dout[(i * HQ + h) * DV + e] * c->v[(j * HKV + kv) * DV + e];
+        delta += p[j] * dp[j];
+      }
+      for (int j = 0; j <= i; ++j) {
+        const double ds = scale * p[j] * (dp[j] - delta + g->dlse[h * S + i]);
+        for (int e = 0; e < D; ++e) {
+          dq[(i * HQ + h) * D + e] += ds * c->k[(j * HKV + kv) * D + e];
+          dk[(j * HKV + kv) * D + e] += ds * c->q[(i * HQ + h) * D + e];
+        }
+        for (int e = 0; e < DV; ++e) dv[(j * HKV + kv) * DV + e] += p[j] * g->dout[(i * HQ + h) * DV + e];
+      }
+    }
+  }
+  for (int n = 0; n < S * HQ * D; ++n) miss = fmax(miss, fabs(dq[n] - g->dq[n]));
+  for (int n = 0; n < S * HKV * D; ++n) miss = fmax(miss, fabs(dk[n] - g->dk[n]));
+  for (int n = 0; n < S * HKV * DV; ++n) miss = fmax(miss, fabs(dv[n] - g->dv[n]));
+  return miss;
+}
+
+static void test_backward_agrees_with_a_hand_loop(void) {
+  Call c;
+  Gradients g;
+  regard_selection* selection = NULL;
+  char text[200];
+  size_t needed = 0;
+  Init(&c);
+  EXPECT(regard_attention(&c.args, &c.options, NULL) == REGARD_OK);
+  InitGradients(&g, &c);
+  EXPECT(regard_attention_backward(&g.args, &c.options, &selection) == REGARD_OK);
+  EXPECT(GradientMiss(&c, &g) < 1e-5);
+  EXPECT(strlen(regard_selection_kernel(selection)) > 0);
+  EXPECT(regard_backward_problem_print(&g.args, &c.options, text, sizeof(text), &needed) == REGARD_OK);
+  EXPECT_TEXT(text, "backward b=1 sq=17 skv=17 hq=4 hkv=2 d=8 dv=5 dtype=f32 causal dlse");
+  regard_selection_destroy(selection);
+}
+
+static void test_a_backward_plan_is_launched_by_its_own_function(void) {
+  Call c;
+  Gradients g, other;
+  regard_selection* selection = NULL;
+  regard_plan* plan = NULL;
+  Init(&c);
+  EXPECT(regard_attention(&c.args, &c.options, NULL) == REGARD_OK);
+  InitGradients(&g, &c);
+  InitGradients(&other, &c);
+  EXPECT(regard_attention_backward(&g.args, &c.options, &selection) == REGARD_OK);
+  EXPECT(regard_plan_create(selection, 2, &plan) == REGARD_OK);
+  const size_t bytes = regard_plan_workspace_bytes(plan);
+  void* workspace = malloc(bytes + 1);
+  EXPECT(regard_launch_backward(plan, &other.args, workspace, bytes) == REGARD_OK);
+  EXPECT(memcmp(g.dq, other.dq, sizeof(g.dq)) == 0 && memcmp(g.dk, other.dk, sizeof(g.dk)) == 0 &&
+         memcmp(g.dv, other.dv, sizeof(g.dv)) == 0);
+  EXPECT(regard_launch(plan, &c.args, workspace, bytes) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "plan");
+  EXPECT(regard_launch_backward(NULL, &other.args, workspace, bytes) == REGARD_INVALID_ARGUMENT);
+  free(workspace);
+  regard_plan_destroy(plan);
+  regard_selection_destroy(selection);
+}
+
+static void test_backward_errors_name_their_field_and_write_nothing(void) {
+  Call c;
+  Gradients g;
+  Init(&c);
+  EXPECT(regard_attention(&c.args, &c.options, NULL) == REGARD_OK);
+  InitGradients(&g, &c);
+  Fill(g.dq, S * HQ * D, 77);
+  const float before = g.dq[3];
+  EXPECT(regard_attention_backward(NULL, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "args");
+  const regard_tensor* const good[] = {g.args.dout, g.args.dq, g.args.dk, g.args.dv};
+  const regard_tensor** const slots[] = {&g.args.dout, &g.args.dq, &g.args.dk, &g.args.dv};
+  const char* const names[] = {"dout", "dq", "dk", "dv"};
+  for (int n = 0; n < 4; ++n) {
+    *slots[n] = NULL;
+    EXPECT(regard_attention_backward(&g.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+    EXPECT_TEXT(regard_last_error_field(), names[n]);
+    *slots[n] = good[n];
+  }
+  g.tdk.data = NULL;
+  EXPECT(regard_attention_backward(&g.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "dk.data");
+  g.tdk.data = g.dk;
+  g.args.forward = NULL;
+  EXPECT(regard_attention_backward(&g.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "forward");
+  g.args.forward = &c.args;
+  c.args.lse = NULL;
+  EXPECT(regard_attention_backward(&g.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "lse");
+  c.args.lse = &c.tlse;
+  g.args.struct_size = 3;
+  EXPECT(regard_attention_backward(&g.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "backward_args.struct_size");
+  EXPECT(g.dq[3] == before);
+}
+
 static void test_merge_with_the_identity_changes_nothing(void) {
   float o[2 * DV], zero[2 * DV] = {0}, merged[2 * DV];
   float lse[2] = {0.5f, -3}, nothing[2] = {-INFINITY, -INFINITY}, merged_lse[2];
@@ -407,6 +545,9 @@ int main(void) {
   RUN(test_selection_explains_itself);
   RUN(test_kvcache_appends_in_place);
   RUN(test_a_callers_functions_change_scores_and_hide_keys);
+  RUN(test_backward_agrees_with_a_hand_loop);
+  RUN(test_a_backward_plan_is_launched_by_its_own_function);
+  RUN(test_backward_errors_name_their_field_and_write_nothing);
   RUN(test_merge_with_the_identity_changes_nothing);
   RUN(test_tensor_contiguous_checks_its_arguments);
   RUN(test_kernel_table_ends_with_the_reference);

@@ -4,6 +4,7 @@ Usage: run_check_test.py REGARD MINILM_FOLDER
 """
 import ast
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -202,6 +203,19 @@ class RunCases(Base):
     def test_an_unknown_kernel_is_an_error_that_suggests_one(self):
         self.assert_bad_input(regard("run", self.case, "--kernel", "referense"), "--kernel", "reference")
 
+    def test_a_backward_case_prints_its_gradients_and_their_errors(self):
+        result = regard("run", "backward sq=20 skv=30 hq=4 hkv=2 d=16 dtype=bf16 causal bias dbias sink dsink dlse grad=f32")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        for name, shape in (("dq", "f32 (1, 20, 4, 16)"), ("dk", "f32 (1, 30, 2, 16)"), ("dv", "f32 (1, 30, 2, 16)"),
+                            ("dbias", "f32 (1, 4, 20, 30)"), ("dsink", "f32 (4)")):
+            self.assertRegex(result.stdout, rf"(?m)^{name} +{re.escape(shape)}  checksum [0-9a-f]{{16}}$")
+            self.assertRegex(result.stdout, rf"(?m)^{name} +error \S+ of \S+ allowed$")
+
+    def test_a_backward_case_has_no_out_to_write_or_compare(self):
+        for flag in ("--out", "--lse-out", "--expect"):
+            result = regard("run", "backward sq=4 skv=4 d=8 dtype=f32", flag, self.path("x.npy"))
+            self.assert_bad_input(result, flag, "forward case")
+
     def test_bad_cases_are_one_clear_line(self):
         self.assert_bad_input(regard("run", "prefill sq=10 hq=7 hkv=2"), "hq", "hq=6 or hq=8")
         self.assert_bad_input(regard("run", "prefill cusal"), "causal")
@@ -232,8 +246,16 @@ class Check(Base):
     def test_a_named_case_that_the_kernel_cannot_do_is_an_error_with_the_reason(self):
         self.assert_bad_input(regard("check", "backward sq=4 skv=4 d=8 dtype=f32", "--kernel", "cpu.scalar.prefill"), "backward")
 
+    def test_backward_cases_are_checked_like_any_other(self):
+        result = regard("check", "backward b=2 sq=33 skv=40 hq=4 hkv=2 d=24 dtype=bf16 causal bias dbias sink dsink dlse",
+                        "backward qlens=3,0 lens=9,4 hq=2 hkv=1 d=8 dtype=f32 varlen dropout=0.5")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("2 cases", result.stdout)
+
     def test_bad_input_is_one_clear_line(self):
         self.assert_bad_input(regard("check", "--quick", "--all"))
+        self.assert_bad_input(regard("check", "backward sq=4 page=16"), "page", "gather")
+        self.assert_bad_input(regard("check", "prefill sq=4 dlse"), "dlse", "backward")
         self.assert_bad_input(regard("check", "prefill sq=ten"), "sq")
         self.assert_bad_input(regard("check", self.cases[0], "--kernel", "nonsense.of.a.name"), "--kernel")
 

@@ -54,6 +54,13 @@ class Bench(tool.ToolTest):
         pairs = 64 * 65 / 2 * 4
         self.assertAlmostEqual(causal["gflops"] * causal["median_ms"] * 1e6, pairs * 2 * 64, delta=1)
 
+    def test_backward_counts_five_products_and_is_held_against_arithmetic(self):
+        backward, = self.measure("backward b=1 sq=64 skv=64 hq=4 hkv=2 d=32 dv=16 dtype=f32 causal", "--threads", "1")
+        pairs = 64 * 65 / 2 * 4
+        self.assertAlmostEqual(backward["gflops"] * backward["median_ms"] * 1e6, pairs * 2 * (3 * 32 + 2 * 16), delta=1)
+        self.assertEqual(backward["roof"], "fma_f32")
+        self.assertLess(backward["max_error"], 1e-3)
+
     def test_bytes_count_each_visible_key_and_value_once(self):
         whole, window = self.measure("decode b=1 sq=1 skv=512 hq=4 hkv=2 d=32",
                                      "decode b=1 sq=1 skv=512 hq=4 hkv=2 d=32 window=99,0")

@@ -25,6 +25,11 @@ class Explain(tool.ToolTest):
             if chosen != "reference":  # not an x86 build
                 self.assertTrue(chosen.startswith(f"cpu.{isa}."), (isa, chosen))
 
+    def test_a_backward_case_is_explained_with_why_forward_kernels_do_not_run_it(self):
+        text = self.good("explain", "backward sq=64 skv=64 hq=4 hkv=2 dtype=bf16 sink dsink dlse grad=f32", "--no-measure").stdout
+        for words in ("backward", "dsink", "dlse", "gradients f32", "phase backward, needs a forward phase"):
+            self.assertIn(words, text)
+
     def test_two_cases_are_refused(self):
         self.assertIn("2 cases", self.refused("explain", CASE, CASE))
 

@@ -32,6 +32,8 @@ TEST(ProblemRules, LegalProblemsPass) {
       "lens=3,0 qlens=2,3 varlen", "b=3 lens=uniform(0,9)", "sq=4 mask=0", "sq=4 mask=1", "backward sq=4 causal",
       "mixed qlens=64,1*2 lens=64,900,1000 page=16", "sq=4 qscale=0", "sq=1 invariance=none", "decode sq=100",
       "sq=2 alibi bias sink leftpad qv qoffset lse scoremod maskmod",
+      "backward sq=4 bias sink dlse dbias dsink varlen leftpad qoffset mask alibi dropout=1 softcap=3 chunk=4 window=3,",
+      "backward sq=4 dtype=bf16 grad=f32 d=1 dv=512", "backward sq=4 dtype=f16 grad=f16 out=f32", "backward sq=0 skv=9",
   };
   for (const char* text : cases) EXPECT_NO_THROW(Validate(ParseProblem(text))) << text;
 }
@@ -52,6 +54,12 @@ TEST(ProblemRules, EveryRuleRefusesByTheWordsName) {
       {"b=1 lens=5*0,4", "lens"}, {"b=2 lens=5*-1,4*3", "lens"}, {"skv=9 lens=uniform(5,4)", "lens"},
       {"skv=9 lens=uniform(-1,4)", "lens"}, {"skv=3 lens=uniform(1,4)", "lens"},
       {"b=100000000 lens=uniform(1,4)", "b"}, {"sq=1 mask=1.5", "mask"}, {"sq=1 mask=-0.5", "mask"},
+      {"sq=1 grad=f32", "grad"}, {"sq=1 dlse", "dlse"}, {"decode bias dbias", "dbias"}, {"mixed sink dsink", "dsink"},
+      {"backward sq=4 dbias", "dbias"}, {"backward sq=4 dsink", "dsink"}, {"backward sq=4 grad=bf16", "grad"},
+      {"backward sq=4 dtype=bf16 grad=f16", "grad"}, {"backward sq=4 dtype=f8e4m3", "dtype"},
+      {"backward sq=4 dtype=bf16 kv=f8e5m2", "kv"}, {"backward sq=4 page=16", "page"},
+      {"backward sq=4 append=2", "append"}, {"backward sq=4 append=2 rotary=half", "append"}, {"backward sq=4 qv", "qv"},
+      {"backward sq=4 scoremod", "scoremod"}, {"backward sq=4 maskmod", "maskmod"},
       {"sq=1 qscale=-1", "qscale"}, {"sq=1 qscale=inf", "qscale"},
       {"sq=9223372036854775807 skv=1", "sq"}, {"sq=1 skv=4611686018427387904", "skv"},
       {"b=2147483648 sq=2147483648 skv=1 hq=8", "sq"}, {"b=9223372036854775807 sq=0 skv=0", "sq"},

@@ -80,6 +80,17 @@ TEST(ProblemText, EveryWordReachesItsField) {
   EXPECT_EQ(Print(p), kEveryWord);
 }
 
+TEST(ProblemText, TheWordsOfTheBackwardPassReachTheirFields) {
+  const char* const text = "backward b=1 sq=4 skv=4 hq=2 hkv=2 d=64 dtype=bf16 bias sink grad=f32 dlse dbias dsink";
+  const Problem p = ParseProblem(text);
+  EXPECT_EQ(p.phase, Phase::kBackward);
+  EXPECT_EQ(p.grad_dtype, DType::kF32);
+  EXPECT_EQ(p.GradType(), DType::kF32);
+  for (const bool flag : {p.dlse, p.dbias, p.dsink}) EXPECT_TRUE(flag);
+  EXPECT_EQ(Print(p), text);
+  EXPECT_EQ(ParseProblem("backward sq=4 dtype=f16").GradType(), DType::kF16);
+}
+
 TEST(ProblemText, ALoneWordLeavesDocumentedDefaults) {
   const Problem p = ParseProblem("sq=17");
   EXPECT_EQ(Print(p), "prefill b=1 sq=17 skv=17 hq=1 hkv=1 d=64 dtype=f32");
@@ -216,6 +227,7 @@ Problem AnyProblem(Rng& rng) {
   p.dtype = AnyOf(rng, DType::kBool);
   p.kv_dtype = Coin(rng) ? p.dtype : AnyOf(rng, DType::kBool);
   if (Coin(rng)) p.out_dtype = AnyOf(rng, DType::kBool);
+  if (Coin(rng)) p.grad_dtype = AnyOf(rng, DType::kBool);
   if (Coin(rng)) p.page_size = AnyCount(rng);
   p.layout = AnyOf(rng, KvLayout::kHND);
   p.table = AnyOf(rng, TableKind::kCsr);
@@ -223,7 +235,7 @@ Problem AnyProblem(Rng& rng) {
   p.placement = AnyOf(rng, Placement::kRandom);
   AttentionOptions& o = p.options;
   for (bool* flag : {&p.varlen, &o.causal, &p.alibi, &p.bias, &p.mask, &p.sink, &p.leftpad, &p.qv, &p.q_offset, &p.lse,
-                     &p.score_mod, &p.mask_mod}) {
+                     &p.score_mod, &p.mask_mod, &p.dlse, &p.dbias, &p.dsink}) {
     *flag = Coin(rng);
   }
   if (Coin(rng)) o.scale = AnyDouble(rng);
