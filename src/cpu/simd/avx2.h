@@ -7,6 +7,7 @@
 
 namespace regard::cpu::REGARD_ISA {
 
+#define REGARD_UNITS "src/cpu/simd/avx2_units.h"
 inline constexpr int kLanes = 8;
 inline constexpr int kTileRows = 6;  // 6 x 2 accumulators + 2 panel vectors + 1 broadcast = 15 of 16 registers
 using V = __m256;

@@ -7,7 +7,7 @@
 
 namespace regard::cpu::REGARD_ISA {
 
-#define REGARD_HAS_UNITS 1  // simd/units.h
+#define REGARD_UNITS "src/cpu/simd/avx512_units.h"
 inline constexpr int kLanes = 16;
 inline constexpr int kTileRows = 12;  // 12 x 2 accumulators + 2 panel vectors + 1 broadcast = 27 of 32 registers
 using V = __m512;

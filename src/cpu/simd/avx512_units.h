@@ -101,19 +101,19 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   }
 };
 
-// ValueUnit<M, T>: kColumns columns of kPack keys as 4 vectors. Group(j, l): which 4 columns lie in lane l of vector j.
+// ValueUnit<M, T>: kColumns columns of kPack keys as kVectors vectors. Group(j, l): which 4 columns lie in lane l of vector j.
 template <>
 struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
-  static constexpr int kColumns = 64;
-  REGARD_INLINE void Load4(const char* a, const char*, V (&v)[4]) {
+  static constexpr int kColumns = 64, kVectors = 4;
+  REGARD_INLINE void LoadColumns(const char* a, const char*, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; ++j) v[j] = Load(reinterpret_cast<const float*>(a) + j * kLanes);
   }
 };
 template <>
 struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
-  static constexpr int kColumns = 64;
-  REGARD_INLINE void Load4(const char* a, const char*, V (&v)[4]) {
+  static constexpr int kColumns = 64, kVectors = 4;
+  REGARD_INLINE void LoadColumns(const char* a, const char*, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; ++j) v[j] = LoadF16(a + j * 2 * kLanes);
   }
@@ -125,10 +125,10 @@ struct KeyUnit<MathPairs, Elem::kBF16> : PlainUnit {};
 
 template <>
 struct ValueUnit<MathPairs, Elem::kBF16> {
-  static constexpr int kColumns = 64;
+  static constexpr int kColumns = 64, kVectors = 4;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return j / 2 * 8 + 2 * l + j % 2; }
-  REGARD_INLINE void Load4(const char* a, const char* b, V (&v)[4]) {
+  REGARD_INLINE void LoadColumns(const char* a, const char* b, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; j += 2) {
       const __m512i x = _mm512_loadu_si512(a + j * 2 * kLanes);
@@ -202,10 +202,10 @@ struct KeyUnit<MathPairs, Elem::kF8E5M2> : Fp8KeyUnit<Elem::kF8E5M2> {};
 
 template <Elem T>
 struct Fp8ValueUnit {
-  static constexpr int kColumns = 64;
+  static constexpr int kColumns = 64, kVectors = 4;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return 4 * l + j; }
-  REGARD_INLINE void Load4(const char* a, const char* b, V (&v)[4]) {
+  REGARD_INLINE void LoadColumns(const char* a, const char* b, V (&v)[4]) {
     const __m512i x = _mm512_loadu_si512(a), y = b ? _mm512_loadu_si512(b) : _mm512_setzero_si512();
     REGARD_UNROLL
     for (int j = 0; j < 4; j += 2) {

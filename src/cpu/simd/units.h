@@ -1,4 +1,4 @@
-// Decode's own vocabulary, for instruction sets that have it (simd/avx512_units.h); all others take the general way of
+// Decode's own vocabulary, for instruction sets that have it (simd/avx512_units.h, simd/avx2_units.h); all others take the general way of
 // tile/direct.h, which needs nothing but the vector contract.
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace regard::cpu::REGARD_ISA {
 
-inline constexpr int kUnitDwords = kLanes;
+inline constexpr int kUnitDwords = 16;  // of a row at a time: a line of 64 bytes
 
 template <class M, Elem T>
 struct KeyUnit {
@@ -15,7 +15,7 @@ struct KeyUnit {
 };
 template <class M, Elem T>
 struct ValueUnit {
-  static constexpr int kColumns = 0;
+  static constexpr int kColumns = 0, kVectors = 0;
   static constexpr bool kNatural = true;
 };
 
@@ -25,6 +25,6 @@ struct NaturalColumns {
 
 }  // namespace regard::cpu::REGARD_ISA
 
-#ifdef REGARD_HAS_UNITS
-#include "src/cpu/simd/avx512_units.h"
+#ifdef REGARD_UNITS
+#include REGARD_UNITS
 #endif

@@ -22,6 +22,10 @@ inline constexpr int kValueRows = 4;
 template <Elem T>
 inline constexpr int kValueKeys = BytesOf(T) == 4 && kPanelKeys == 32 ? 16 : kPanelKeys;
 
+// Columns that ValueUnit takes at once are a half of a line of 64 bytes, or whole lines.
+template <class M, Elem T>
+inline constexpr int kValueParts = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) < 64 ? 2 : 1;
+
 // Whether K of the next head goes to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s); not f32's, as
 // above.
 template <Elem T>
@@ -45,6 +49,7 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
                               const int64_t* next_offsets, KeyStage& stage, const float*& q, V (&acc)[R][2],
                               Stream& stream) {
   using Unit = KeyUnit<M, T>;
+  constexpr int kLinesAStep = kPanelKeys / kUnitDwords;
   if (!stage.ready) {
     V t[kUnitDwords];
     auto seen = Unit::None();
@@ -67,15 +72,17 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
     auto seen = Unit::None();
     REGARD_UNROLL
     for (int i = 0; i < kUnitDwords; ++i) {
-      Fetch(ahead, 2 * i);
-      Fetch(ahead, 2 * i + 1);
+      REGARD_UNROLL
+      for (int n = 0; n < kLinesAStep; ++n) Fetch(ahead, kLinesAStep * i + n);
       V y[2][Unit::kSteps];
       REGARD_UNROLL
       for (int n = 0; n < 2; ++n) Unit::Expand(Load(k + (2 * i + n) * kLanes), care, y[n]);
       Unit::Slice(i, from, from_offsets, t, seen, to);
       if constexpr (kFetchNear<T>) {
-        PrefetchNear(next + u * kUnitDwords * 4 + next_offsets[2 * i]);
-        PrefetchNear(next + u * kUnitDwords * 4 + next_offsets[2 * i + 1]);
+        REGARD_UNROLL
+        for (int n = 0; n < kLinesAStep; ++n) {
+          PrefetchNear(next + u * kUnitDwords * 4 + next_offsets[kLinesAStep * i + n]);
+        }
       }
       REGARD_UNROLL
       for (int s = 0; s < Unit::kSteps; ++s, q += R) {
@@ -190,43 +197,50 @@ static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& 
 }
 
 // kColumns columns of the values of `keys` keys, in ValueUnit's order of columns. next_head: bytes to what is
-// read after it, fetched into L1 meanwhile.
-template <class M, Elem T, int R, class Stream>
+// read after it, fetched into L1 meanwhile. kPart: which part of their lines the columns are; `ahead` is kept from
+// part to part.
+template <class M, Elem T, int R, int kPart, class Stream>
 REGARD_INLINE void ValueColumns(const char* base, int64_t next_head, const int64_t* offsets, int keys,
-                                const float* probs, float* o, int64_t o_stride, Stream& stream) {
-  constexpr int kLines = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) / 64;  // a step
-  constexpr int kTurn = kTurnLines / kLines;                                       // steps
-  V acc[R][4];
+                                const float* probs, float* o, int64_t o_stride, Lines& ahead, Stream& stream) {
+  using Unit = ValueUnit<M, T>;
+  constexpr int kVectors = Unit::kVectors;
+  constexpr int kLines = kValueParts<M, T> > 1 ? 1 : M::kPack * Unit::kColumns * BytesOf(T) / 64;  // a step
+  constexpr int kTurn = kTurnLines / kLines;                                                       // steps
+  static_assert(kValueParts<M, T> == 1 || (kTurn == kPanelKeys && kTurn >= kValueKeys<T>), "a part is within a turn");
+  V acc[R][kVectors];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
-    for (int j = 0; j < 4; ++j) acc[r][j] = Load(o + r * o_stride + j * kLanes);
+    for (int j = 0; j < kVectors; ++j) acc[r][j] = Load(o + r * o_stride + j * kLanes);
   }
   for (int t = 0; t < keys;) {
-    const Lines ahead = Take(stream);
+    if (kPart == 0) ahead = Take(stream);
+    asm("" : "+r"(probs), "+r"(offsets));  // or GCC would keep every address of the turn, in memory
     REGARD_UNROLL
     for (int i = 0; i < kTurn; ++i, t += M::kPack, ++probs) {
       if (t >= keys) break;
-      V v[4];
-      ValueUnit<M, T>::Load4(base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
+      V v[kVectors];
+      Unit::LoadColumns(base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
+      if (i % kValueParts<M, T> == 0) {
+        REGARD_UNROLL
+        for (int n = 0; n < kLines; ++n) Fetch(ahead, (kPart * kTurn + i) / kValueParts<M, T> * kLines + n);
+      }
       REGARD_UNROLL
-      for (int n = 0; n < kLines; ++n) Fetch(ahead, i * kLines + n);
-      REGARD_UNROLL
-      for (int n = 0; n < kLines; ++n) {
+      for (int n = 0; n < kLines && kPart == 0; ++n) {
         PrefetchNear(base + next_head + offsets[Min(t + n % M::kPack, keys - 1)] + n / M::kPack * 64);
       }
       REGARD_UNROLL
       for (int r = 0; r < R; ++r) {
         const V p = SplatMem(probs + r * kScoreStride);
         REGARD_UNROLL
-        for (int j = 0; j < 4; ++j) acc[r][j] = M::Mac(p, v[j], acc[r][j]);
+        for (int j = 0; j < kVectors; ++j) acc[r][j] = M::Mac(p, v[j], acc[r][j]);
       }
     }
   }
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
-    for (int j = 0; j < 4; ++j) Store(o + r * o_stride + j * kLanes, M::Settle(acc[r][j]));
+    for (int j = 0; j < kVectors; ++j) Store(o + r * o_stride + j * kLanes, M::Settle(acc[r][j]));
   }
 }
 
@@ -290,9 +304,14 @@ static void ValueDirect(const char* base, int64_t next_head, const int64_t* offs
                         const float* probs, float* o, int64_t o_stride, float* tail, Stream& stream) {
   int c = 0;
   if constexpr (ValueUnit<M, T>::kColumns > 0) {
-    constexpr int kColumns = ValueUnit<M, T>::kColumns;
-    for (; c + kColumns <= dim_v; c += kColumns, base += kColumns * BytesOf(T)) {
-      ValueColumns<M, T, R>(base, next_head, offsets, keys, probs, o + c, o_stride, stream);
+    constexpr int kColumns = ValueUnit<M, T>::kColumns, kParts = kValueParts<M, T>;
+    Lines ahead{};
+    for (; c + kParts * kColumns <= dim_v; c += kParts * kColumns, base += kParts * kColumns * BytesOf(T)) {
+      ValueColumns<M, T, R, 0>(base, next_head, offsets, keys, probs, o + c, o_stride, ahead, stream);
+      if constexpr (kParts == 2) {
+        ValueColumns<M, T, R, 1>(base + kColumns * BytesOf(T), next_head, offsets, keys, probs, o + c + kColumns,
+                                 o_stride, ahead, stream);
+      }
     }
   }
   for (; c + 2 * kLanes <= dim_v; c += 2 * kLanes, base += 2 * kLanes * BytesOf(T)) {

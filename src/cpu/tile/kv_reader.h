@@ -88,8 +88,9 @@ REGARD_INLINE void Next(LineStream& s) {
   s.at += 64;
 }
 
-// kTurnLines lines to fetch: line i is at base + offsets[kRunTokens * (i % kRuns)] + i / kRuns * step.
-inline constexpr int kRuns = 8, kRunTokens = 4, kTurnLines = 32;
+// kTurnLines lines to fetch: line i is at base + offsets[kRunTokens * (i % kRuns)] + i / kRuns * step. A turn is as many
+// as a line of each key of a panel.
+inline constexpr int kRuns = 8, kRunTokens = kPanelKeys > kRuns ? kPanelKeys / kRuns : 1, kTurnLines = kRuns * kRunTokens;
 struct Lines {
   const char* base;
   const int64_t* offsets;
