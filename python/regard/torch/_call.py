@@ -1,0 +1,106 @@
+"""The one place from which torch tensors reach the library: forward, cache and backward, on plain CPU tensors.
+
+Results are allocated here, in the stride order of what they belong to: out in q's, a gradient in its tensor's. So a
+(B, H, S, D) caller that passes transposed views gets views of the same memory order back, without a copy.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import regard
+
+from . import _log
+from ._options import rows, to_call
+
+_ISA_PARTS = 2  # "cpu.avx512": backend and instruction set of a kernel's name
+
+
+def out_dtype_of(q: Tensor, out_dtype: torch.dtype | None) -> torch.dtype:
+    """The type of out: the one asked for, bf16 where q is fp8, else q's."""
+    if out_dtype is not None:
+        return out_dtype
+    return torch.bfloat16 if q.dtype.itemsize == 1 else q.dtype
+
+
+def empty_in_order_of(t: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Uninitialised, dense, of `shape`, its dims in memory in the order of `t`'s; the last dim stays contiguous."""
+    strides = t.stride()
+    order = sorted(range(t.dim() - 1), key=lambda d: (strides[d] == 0, strides[d]), reverse=True)
+    return torch.empty_permuted(tuple(shape), (*order, t.dim() - 1), dtype=dtype, device=t.device)
+
+
+def new_dbias(bias: Tensor) -> Tensor:
+    """The gradient of a bias: its shape and type, dense."""
+    return torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
+
+
+def new_out(q: Tensor, v: Tensor, out_dtype: torch.dtype | None) -> Tensor:
+    """Out of a call: q's shape with v's head dim."""
+    return empty_in_order_of(q, (*q.shape[:-1], v.shape[-1]), out_dtype_of(q, out_dtype))
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, options: Sequence[Any], out_dtype: torch.dtype | None,
+            packed: dict[str, Any] | None = None, out: Tensor | None = None,
+            want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Dense attention, or with `packed` (its cu_seqlens, tables and layout) the varlen one: (out, lse or None)."""
+    call = to_call(options)
+    if out is None:
+        out = new_out(q, v, out_dtype)
+    q, k, v = rows(q), rows(k), rows(v)
+    if packed is None:
+        result = regard.attention(q, k, v, out=out, return_lse=want_lse, **call)
+    else:
+        packed = {name: value for name, value in packed.items() if value is not None}
+        result = regard.varlen_attention(q, k, v, out=out, return_lse=want_lse, **packed, **call)
+    if _log.enabled:
+        _log.forward(q, k, v, packed, call)
+    return result if want_lse else (result, None)
+
+
+def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, Any], options: Sequence[Any],
+                 out_dtype: torch.dtype | None, out: Tensor | None = None,
+                 want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Append where `cache` has k_new, then attend: (out, lse or None). Writes k_cache and v_cache in place."""
+    if out is None:
+        out = new_out(q, v_cache, out_dtype)
+    q = rows(q)
+    cache = {name: rows(value) if isinstance(value, Tensor) else value
+             for name, value in cache.items() if value is not None}
+    result = regard.with_kvcache(q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **to_call(options))
+    return result if want_lse else (result, None)
+
+
+def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+             cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None, options: Sequence[Any], want_dbias: bool,
+             want_dsink: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, bias and sink; the last two of shape (0,) where they are not wanted."""
+    call = to_call(options)
+    if "kernel" in call:
+        call["kernel"] = backward_kernels(call["kernel"])
+    if dout is None:
+        dout = torch.zeros_like(out)
+    elif dout.dtype != q.dtype:
+        dout = dout.float()
+    dq, dk, dv = (empty_in_order_of(t, t.shape, t.dtype) for t in (q, k, v))
+    q, k, v = rows(q), rows(k), rows(v)
+    dbias = new_dbias(call["bias"]) if want_dbias else False
+    extra = {name: t for name, t in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_kv", cu_seqlens_kv),
+                                     ("dlse", dlse)) if t is not None}
+    got = regard.attention_backward(rows(dout), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, dbias=dbias,
+                                    dsink=want_dsink, **extra, **call)
+    if _log.enabled:
+        _log.backward(q, k, v, extra, call)
+    return dq, dk, dv, _or_empty(got.dbias, q), _or_empty(got.dsink, q)
+
+
+def backward_kernels(patterns: Sequence[str]) -> list[str]:
+    """The kernels of a backward whose forward was asked for `patterns`: the same instruction sets, any phase."""
+    return list(dict.fromkeys(".".join(p.split(".")[:_ISA_PARTS]) for p in patterns))
+
+
+def _or_empty(t: Tensor | None, like: Tensor) -> Tensor:
+    return like.new_empty(0, dtype=torch.float32) if t is None else t

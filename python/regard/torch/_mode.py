@@ -1,0 +1,40 @@
+"""Which way a call goes: straight to the library, or through torch's dispatcher.
+
+Plain eager inference needs nothing from the dispatcher (no gradient, no tracing, no transform), and goes straight,
+which saves most of a small call's time. Everything else goes through the custom ops.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_C = torch._C
+
+
+def is_direct(tensors: tuple[Tensor | None, ...]) -> bool:
+    """True where nothing of torch is watching: the op would only be forwarded to its CPU kernel."""
+    if torch.compiler.is_compiling():
+        return False
+    if _C._len_torch_dispatch_stack() or _C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if forward_ad._current_level >= 0 or torch.jit.is_tracing():
+        return False
+    grad = torch.is_grad_enabled()
+    for t in tensors:
+        if t is not None and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
+            return False
+    return True
+
+
+def autocast_type() -> torch.dtype | None:
+    """The type that CPU autocast gives q, k and v; None outside autocast."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
+def cast(t: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
+    """`t` in `dtype` as autocast does it: floating types of 16 and 32 bits only."""
+    if t is None or dtype is None or t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return t
+    return t.to(dtype)
