@@ -6,10 +6,12 @@ backward is refused, as is a gradient that attention has no formula for (paged o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 
 from . import _ops
 from ._error import error
@@ -68,7 +70,8 @@ def _check_differentiable(ctx: Any, needs: tuple[bool, ...]) -> None:
 
 
 def _setup_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    del ctx, inputs, output
+    del inputs, output
+    ctx.set_materialize_grads(False)
 
 
 def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:
@@ -78,8 +81,56 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> None:
                 "torch.nn.attention.sdpa_kernel(SDPBackend.MATH), with torch's own scaled_dot_product_attention")
 
 
+class _Node(torch.autograd.function._SingleLevelFunction):
+    """An autograd node around the kernels below the dispatcher's Autograd key. The last two arguments are the op's
+    Setup, and the keys to go on with."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        *inputs, rule, keys = args
+        with torch._C._AutoDispatchBelowAutograd():
+            output = rule.op.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+        rule.setup(ctx, tuple(inputs), output)
+        ctx.rule = rule
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return (*ctx.rule.backward(ctx, *grads), None, None)
+
+
+def _record(*args: Any) -> Any:
+    """A node at the level at hand: torch.func's transforms have done their part before the Autograd key, so that
+    inside them the op differentiates as torch's own ops do."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return _Node.apply(*args)
+    with enable_single_level_autograd_function():
+        return _Node.apply(*args)
+
+
+def _refuse_tangents(name: str, args: tuple[Any, ...]) -> None:
+    if any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in args):
+        raise error(name, "an input with a tangent", "reverse mode only: attention has no forward-mode derivative here")
+
+
+class _Rule(NamedTuple):
+    op: torch._ops.OpOverload
+    setup: Callable[..., None]
+    backward: Callable[..., Any]
+
+
 def _register(name: str, backward: Callable[..., Any], setup: Callable[..., None]) -> None:
-    torch.library.register_autograd(f"regard::{name}", backward, setup_context=setup, lib=_ops.lib)
+    rule = _Rule(getattr(torch.ops.regard, name).default, setup, backward)
+
+    def autograd_kernel(keys: torch._C.DispatchKeySet, *args: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(name, args)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return _record(*args, rule, keys)
+        with torch._C._AutoDispatchBelowAutograd():
+            return rule.op.redispatch(keys & torch._C._after_autograd_keyset, *args)
+
+    _ops.lib.impl(name, autograd_kernel, "Autograd", with_keyset=True)
 
 
 _register("attention_forward", _backward, _setup_dense)

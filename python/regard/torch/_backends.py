@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch.nn.attention import SDPBackend
@@ -88,15 +88,16 @@ def sdpa_kernel(backends: Iterable[Backend] | Backend, set_priority: bool = Fals
         current = outer
 
 
-def no_backend(problem: str, patterns: str) -> Exception:
-    """The error of a call that no kernel of `patterns` can do: each skipped backend with its kernels' reasons."""
-    explanation = regard.explain(problem)
+def no_backend(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Exception:
+    """The error of a call that none of the kernels it allows can do: each skipped backend, with its kernels' reasons."""
+    patterns = kwargs["kernel"]
+    explanation = regard.explain(function, *args, **{**kwargs, "kernel": None})
     reasons = {r.kernel: r.reason for r in explanation.rejected}
-    lines = [_skipped(pattern, reasons, explanation.chosen) for pattern in patterns.split(",")]
-    return error("sdpa_kernel", patterns, "a backend that can do " + problem + ". Skipped:\n  " + "\n  ".join(lines))
+    lines = "".join(f"\n  skipped {_skipped(pattern, reasons)}" for pattern in patterns)
+    return error("kernel", ", ".join(patterns), f"a backend that can do {explanation.problem}{lines}")
 
 
-def _skipped(pattern: str, reasons: dict[str, str], chosen: Any) -> str:
+def _skipped(pattern: str, reasons: dict[str, str]) -> str:
     label = next((f"{name_of(b)} ({pattern})" for b in _ORDER if pattern in patterns_of(b)), pattern)
     mine = {name: reason for name, reason in reasons.items() if name == pattern or name.startswith(pattern + ".")}
     if not mine:

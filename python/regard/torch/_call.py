@@ -5,7 +5,7 @@ Results are allocated here, in the stride order of what they belong to: out in q
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import regard
 
-from . import _log
+from . import _backends, _log
 from ._options import rows, to_call
 
 _ISA_PARTS = 2  # "cpu.avx512": backend and instruction set of a kernel's name
@@ -51,13 +51,11 @@ def forward(q: Tensor, k: Tensor, v: Tensor, options: Sequence[Any], out_dtype: 
     if out is None:
         out = new_out(q, v, out_dtype)
     q, k, v = rows(q), rows(k), rows(v)
-    if packed is None:
-        result = regard.attention(q, k, v, out=out, return_lse=want_lse, **call)
-    else:
-        packed = {name: value for name, value in packed.items() if value is not None}
-        result = regard.varlen_attention(q, k, v, out=out, return_lse=want_lse, **packed, **call)
-    if _log.enabled:
-        _log.forward(q, k, v, packed, call)
+    function: Callable[..., Any] = regard.attention
+    if packed is not None:
+        function = regard.varlen_attention
+        call.update((name, value) for name, value in packed.items() if value is not None)
+    result = _run(function, q, k, v, out=out, return_lse=want_lse, **call)
     return result if want_lse else (result, None)
 
 
@@ -70,7 +68,7 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, A
     q = rows(q)
     cache = {name: rows(value) if isinstance(value, Tensor) else value
              for name, value in cache.items() if value is not None}
-    result = regard.with_kvcache(q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **to_call(options))
+    result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **to_call(options))
     return result if want_lse else (result, None)
 
 
@@ -93,8 +91,29 @@ def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: 
     got = regard.attention_backward(rows(dout), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, dbias=dbias,
                                     dsink=want_dsink, **extra, **call)
     if _log.enabled:
-        _log.backward(q, k, v, extra, call)
+        _log_backward(q, k, v, cu_seqlens_q, cu_seqlens_kv, call)
     return dq, dk, dv, _or_empty(got.dbias, q), _or_empty(got.dsink, q)
+
+
+def _run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The call itself; where no kernel that it allows can do it, the error names each by torch's names too."""
+    try:
+        result = function(*args, **kwargs)
+    except regard.Error as refusal:
+        if refusal.field == "kernel" and kwargs.get("kernel"):
+            raise _backends.no_backend(function, args, kwargs) from refusal
+        raise
+    if _log.enabled:
+        _log.forward(function, *args, **kwargs)
+    return result
+
+
+def _log_backward(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None,
+                  call: dict[str, Any]) -> None:
+    if cu_seqlens_q is None:
+        _log.backward(regard.attention, q, k, v, **call)
+    else:
+        _log.backward(regard.varlen_attention, q, k, v, cu_seqlens_q, cu_seqlens_kv, **call)
 
 
 def backward_kernels(patterns: Sequence[str]) -> list[str]:

@@ -15,7 +15,6 @@ from torch.nn.attention.bias import CausalBias
 
 from . import _log
 from ._error import error
-from ._problem import dtype_name
 from ._sdpa import scaled_dot_product_attention
 
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -87,7 +86,7 @@ def why_torch(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
             return f"{name} is on {t.device}"
     for name, t in (("query", query), ("key", key), ("value", value)):
         if t.dtype not in _TYPES:
-            return f"{name} is {dtype_name(t.dtype)}"
+            return f"{name} is {str(t.dtype).removeprefix('torch.')}"
         if t.shape[-1] > _HEAD_DIM_LIMIT:
             return f"{name} has a head dim of {t.shape[-1]}, above {_HEAD_DIM_LIMIT}"
     if not query.dtype == key.dtype == value.dtype and not torch.is_autocast_enabled("cpu"):

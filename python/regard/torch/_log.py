@@ -9,13 +9,10 @@ A call that regard computes is logged at INFO with its problem and kernel, and a
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
 import regard
-
-from ._problem import problem_text
 
 logger = logging.getLogger("regard.torch")
 enabled = False
@@ -37,14 +34,15 @@ def log_dispatch(enable: bool = True) -> None:
         logger.setLevel(logging.INFO)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, call: dict[str, Any]) -> None:
-    """Logs a forward call that regard computed."""
-    _chosen(problem_text(q, k, v, call, packed), call)
+def forward(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Logs a call of regard.attention, varlen_attention or with_kvcache that was made with these arguments."""
+    _write(regard.explain(function, *args, **kwargs))
 
 
-def backward(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any], call: dict[str, Any]) -> None:
-    """Logs a backward call that regard computed."""
-    _chosen(problem_text(q, k, v, call, packed, backward=True), call)
+def backward(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    """Logs the backward of such a call."""
+    problem = regard.explain(function, *args, **{**kwargs, "kernel": None}).problem
+    _write(regard.explain(f"backward {problem.partition(' ')[2]}", kernel=kwargs.get("kernel")))
 
 
 def left_to_torch(reason: str) -> None:
@@ -53,7 +51,6 @@ def left_to_torch(reason: str) -> None:
         logger.info("scaled_dot_product_attention -> torch: %s", reason)
 
 
-def _chosen(problem: str, call: dict[str, Any]) -> None:
-    explanation = regard.explain(problem, kernel=call.get("kernel"))
-    logger.info("%s -> %s", problem, explanation.chosen)
+def _write(explanation: regard.Explanation) -> None:
+    logger.info("%s -> %s", explanation.problem, explanation.chosen)
     logger.debug("%s", explanation.text)

@@ -49,7 +49,7 @@ _U64 = (1 << 64) - 1
 
 
 def draw_rng() -> Tensor:
-    """Seed and offset of a dropout mask, int64 (2), from torch's default generator: `torch.manual_seed` repeats them."""
+    """Seed and offset of a dropout mask, int64 (2), from torch's default generator: manual_seed repeats them."""
     return torch.randint(0, 1 << 62, (2,), dtype=torch.int64, device="cpu")
 
 
