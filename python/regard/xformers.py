@@ -319,7 +319,7 @@ def _block_diagonal(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, kinds: set[
             raise error(name, f"{t.shape[1]} rows", f"{info.seqstart_py[-1]}, the sum of attn_bias's lengths")
     if "BlockDiagonalCausalMask" in kinds:
         sequences = len(starts_q.seqstart_py) - 1
-        options = {**options, "causal": True, "q_offset": torch.zeros(sequences, dtype=torch.int32)}
+        options = {**options, "causal": True, "q_offset": torch.zeros(sequences, dtype=torch.int32, device=q.device)}
     elif "BlockDiagonalCausalFromBottomRightMask" in kinds:
         options = {**options, "causal": True}
     return regard_torch.varlen_attention(q[0], k[0], v[0], starts_q.seqstart.to(torch.int32),

@@ -8,12 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import torch._dynamo.testing  # noqa: E402
-
 import regard  # noqa: E402
 import regard.torch as rt  # noqa: E402
 from regard.torch._options import pack  # noqa: E402
-from torch_support import GRAD_BOUND, plain_attention, qkv, starts, worst  # noqa: E402
+from torch_support import plain_attention, qkv, starts, worst  # noqa: E402
 
 OPS = torch.ops.regard
 NO_PACK = (None,) * 7 + ("NHD",)
@@ -103,13 +101,12 @@ def test_every_torch_function_compiles_in_one_graph() -> None:
 
 def test_compiled_with_dynamic_lengths_does_not_compile_again() -> None:
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(lambda q, k, v: rt.attention(q, k, v, causal=True), fullgraph=True, dynamic=True,
-                             backend=counter)
-    for length in (9, 17, 40):
-        q, k, v = qkv(2, length, length, 4, 2, 16)
-        assert torch.equal(compiled(q, k, v), rt.attention(q, k, v, causal=True))
-    assert counter.frame_count == 1
+                             backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for length in (9, 17, 40):
+            q, k, v = qkv(2, length, length, 4, 2, 16)
+            assert torch.equal(compiled(q, k, v), rt.attention(q, k, v, causal=True))
 
 
 def test_compiled_dropout_changes_from_call_to_call_and_repeats_under_manual_seed() -> None:
@@ -309,4 +306,4 @@ def test_a_custom_score_in_a_training_step_matches_the_formula_under_an_optimize
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    assert worst(*weights) < GRAD_BOUND[torch.float32]
+    assert worst(*weights) < 1e-3

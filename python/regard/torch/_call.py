@@ -5,6 +5,7 @@ Results are allocated here, in the stride order of what they belong to: out in q
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,6 +34,20 @@ def empty_in_order_of(t: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Te
     return torch.empty_permuted(tuple(shape), (*order, t.dim() - 1), dtype=dtype, device=t.device)
 
 
+def _call_of(options: Sequence[Any], q: Tensor, cu_seqlens_q: Tensor | None) -> dict[str, Any]:
+    """The options as keyword arguments; one q_offset for all sequences becomes one for each."""
+    call = to_call(options)
+    offset = call.get("q_offset")
+    if isinstance(offset, int):
+        call["q_offset"] = _offsets(q.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1, offset)
+    return call
+
+
+@functools.lru_cache(maxsize=64)
+def _offsets(batch: int, offset: int) -> Tensor:
+    return torch.full((batch,), offset, dtype=torch.int32, device="cpu")
+
+
 def new_dbias(bias: Tensor) -> Tensor:
     """The gradient of a bias: its shape and type, dense."""
     return torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
@@ -47,7 +62,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, options: Sequence[Any], out_dtype: 
             packed: dict[str, Any] | None = None, out: Tensor | None = None,
             want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
     """Dense attention, or with `packed` (its cu_seqlens, tables and layout) the varlen one: (out, lse or None)."""
-    call = to_call(options)
+    call = _call_of(options, q, packed["cu_seqlens_q"] if packed else None)
     if out is None:
         out = new_out(q, v, out_dtype)
     q, k, v = rows(q), rows(k), rows(v)
@@ -68,7 +83,8 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, A
     q = rows(q)
     cache = {name: rows(value) if isinstance(value, Tensor) else value
              for name, value in cache.items() if value is not None}
-    result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **to_call(options))
+    call = _call_of(options, q, cache.get("cu_seqlens_q"))
+    result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **call)
     return result if want_lse else (result, None)
 
 
@@ -76,7 +92,7 @@ def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: 
              cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None, options: Sequence[Any], want_dbias: bool,
              want_dsink: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias and sink; the last two of shape (0,) where they are not wanted."""
-    call = to_call(options)
+    call = _call_of(options, q, cu_seqlens_q)
     if "kernel" in call:
         call["kernel"] = backward_kernels(call["kernel"])
     if dout is None:
