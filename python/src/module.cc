@@ -7,7 +7,6 @@
 #include "python/src/object.h"
 #include "python/src/tools.h"
 #include "regard/version.h"
-#include "src/core/executor_internal.h"
 
 namespace nb = nanobind;
 
@@ -21,7 +20,7 @@ NB_MODULE(_core, m) {
       regard::python::RaiseCurrentException();
     }
   });
-  if (regard::python::AddCalls(m.ptr()) != 0) throw nb::python_error();
+  if (regard::python::AddCalls(m.ptr()) != 0 || regard::python::AddBackwardCalls(m.ptr()) != 0) throw nb::python_error();
   regard::python::AddTools(m);
   regard::python::AddBench(m);
 }
