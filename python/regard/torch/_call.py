@@ -102,8 +102,8 @@ def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: 
     dq, dk, dv = (empty_in_order_of(t, t.shape, t.dtype) for t in (q, k, v))
     q, k, v = rows(q), rows(k), rows(v)
     dbias = new_dbias(call["bias"]) if want_dbias else False
-    extra = {name: t for name, t in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_kv", cu_seqlens_kv),
-                                     ("dlse", dlse)) if t is not None}
+    extra = {name: rows(t) for name, t in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_kv", cu_seqlens_kv),
+                                           ("dlse", dlse)) if t is not None}
     got = regard.attention_backward(rows(dout), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, dbias=dbias,
                                     dsink=want_dsink, **extra, **call)
     if _log.enabled:

@@ -112,4 +112,4 @@ def to_call(values: Sequence[Any]) -> dict[str, Any]:
 
 def rows(t: Tensor) -> Tensor:
     """`t` with a contiguous last dim: itself, or a copy."""
-    return t if t.dim() == 0 or t.stride(-1) == 1 or t.shape[-1] <= 1 else t.contiguous()
+    return t if t.dim() == 0 or t.stride(-1) == 1 else t.clone(memory_format=torch.contiguous_format)
