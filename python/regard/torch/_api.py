@@ -12,7 +12,7 @@ from torch import Tensor
 from . import _call, _ops
 from ._error import error
 from ._mode import autocast_type, cast, is_direct
-from ._options import TENSORS, pack
+from ._options import pack, plain_call
 
 _Result = Tensor | tuple[Tensor, Tensor]
 
@@ -30,7 +30,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, out
     (B, Hq, Sq), natural logarithm. With `out`, the result is written there and no gradient is recorded.
     Raises regard.Error naming field, value and what is expected.
     """
-    return _attend(q, k, v, None, pack(**options), out, out_dtype, return_lse)
+    return _attend(q, k, v, None, options, out, out_dtype, return_lse)
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | None = None,
@@ -47,8 +47,10 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | Non
 
     Returns out (Tq, Hq, Dv), or (out, lse) with lse f32 (Hq, Tq). Raises regard.Error.
     """
-    packed = (cu_seqlens_q, cu_seqlens_kv, block_table, seqlens_kv, kv_indptr, kv_indices, kv_last_page_len, kv_layout)
-    return _attend(q, k, v, packed, pack(**options), out, out_dtype, return_lse)
+    packed = {"cu_seqlens_q": cu_seqlens_q, "cu_seqlens_kv": cu_seqlens_kv, "block_table": block_table,
+              "seqlens_kv": seqlens_kv, "kv_indptr": kv_indptr, "kv_indices": kv_indices,
+              "kv_last_page_len": kv_last_page_len, "kv_layout": kv_layout}
+    return _attend(q, k, v, packed, options, out, out_dtype, return_lse)
 
 
 def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | None = None,
@@ -70,31 +72,29 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
         q, k_new, v_new = (cast(t, k_cache.dtype) if k_cache.dtype.itemsize > 1 else t for t in (q, k_new, v_new))
     cache = (k_new, v_new, cache_seqlens, cache_batch_idx, block_table, kv_indptr, kv_indices, kv_last_page_len,
              kv_layout, cu_seqlens_q, cu_seqlens_new, rotary_cos, rotary_sin, rotary, rotary_seqlens)
-    values = pack(**options)
-    if is_direct((q, k_cache, v_cache)):
-        result, lse = _call.with_kvcache(q, k_cache, v_cache, dict(zip(_ops.CACHE_NAMES, cache)), values, out_dtype,
-                                         out, return_lse)
+    if is_direct((q, k_cache, v_cache, *options.values())):
+        result, lse = _call.with_kvcache(q, k_cache, v_cache, dict(zip(_ops.CACHE_NAMES, cache)), plain_call(options),
+                                         out_dtype, out, return_lse)
     else:
         _on_cpu(q)
-        result, lse = torch.ops.regard.with_kvcache(q, k_cache, v_cache, *cache, *values, out_dtype)
+        result, lse = torch.ops.regard.with_kvcache(q, k_cache, v_cache, *cache, *pack(**options), out_dtype)
         result = result if out is None else out.copy_(result)
     return (result, lse) if return_lse else result
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, packed: tuple[Any, ...] | None, values: tuple[Any, ...],
+def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, options: dict[str, Any],
             out: Tensor | None, out_dtype: torch.dtype | None, return_lse: bool) -> _Result:
     autocast = autocast_type()
     if autocast is not None:
         q, k, v = cast(q, autocast), cast(k, autocast), cast(v, autocast)
-    if is_direct((q, k, v, *values[:TENSORS])):
-        names = None if packed is None else dict(zip(_ops.PACKED_NAMES, packed))
-        result, lse = _call.forward(q, k, v, values, out_dtype, names, out, return_lse)
+    if is_direct((q, k, v, *options.values())):
+        result, lse = _call.forward(q, k, v, plain_call(options), out_dtype, packed, out, return_lse)
     else:
         _on_cpu(q)
         if packed is None:
-            result, lse = torch.ops.regard.attention_forward(q, k, v, *values, out_dtype)
+            result, lse = torch.ops.regard.attention_forward(q, k, v, *pack(**options), out_dtype)
         else:
-            result, lse = torch.ops.regard.varlen_forward(q, k, v, *packed, *values, out_dtype)
+            result, lse = torch.ops.regard.varlen_forward(q, k, v, *packed.values(), *pack(**options), out_dtype)
         if out is not None:
             result, lse = out.copy_(result.detach()), lse.detach()
     return (result, lse) if return_lse else result

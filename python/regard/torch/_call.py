@@ -15,7 +15,7 @@ from torch import Tensor
 import regard
 
 from . import _backends, _log
-from ._options import rows, to_call
+from ._options import rows
 
 _ISA_PARTS = 2  # "cpu.avx512": backend and instruction set of a kernel's name
 
@@ -34,13 +34,11 @@ def empty_in_order_of(t: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Te
     return torch.empty_permuted(tuple(shape), (*order, t.dim() - 1), dtype=dtype, device=t.device)
 
 
-def _call_of(options: Sequence[Any], q: Tensor, cu_seqlens_q: Tensor | None) -> dict[str, Any]:
-    """The options as keyword arguments; one q_offset for all sequences becomes one for each."""
-    call = to_call(options)
+def _spread_offset(call: dict[str, Any], q: Tensor, cu_seqlens_q: Tensor | None) -> None:
+    """One q_offset for all sequences becomes one for each."""
     offset = call.get("q_offset")
     if isinstance(offset, int):
         call["q_offset"] = _offsets(q.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1, offset)
-    return call
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,14 +53,16 @@ def new_dbias(bias: Tensor) -> Tensor:
 
 def new_out(q: Tensor, v: Tensor, out_dtype: torch.dtype | None) -> Tensor:
     """Out of a call: q's shape with v's head dim."""
-    return empty_in_order_of(q, (*q.shape[:-1], v.shape[-1]), out_dtype_of(q, out_dtype))
+    dtype = out_dtype_of(q, out_dtype)
+    if q.shape[-1] == v.shape[-1] and q.is_contiguous():
+        return torch.empty_like(q, dtype=dtype)
+    return empty_in_order_of(q, (*q.shape[:-1], v.shape[-1]), dtype)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, options: Sequence[Any], out_dtype: torch.dtype | None,
+def forward(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any], out_dtype: torch.dtype | None,
             packed: dict[str, Any] | None = None, out: Tensor | None = None,
             want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
     """Dense attention, or with `packed` (its cu_seqlens, tables and layout) the varlen one: (out, lse or None)."""
-    call = _call_of(options, q, packed["cu_seqlens_q"] if packed else None)
     if out is None:
         out = new_out(q, v, out_dtype)
     q, k, v = rows(q), rows(k), rows(v)
@@ -70,29 +70,30 @@ def forward(q: Tensor, k: Tensor, v: Tensor, options: Sequence[Any], out_dtype: 
     if packed is not None:
         function = regard.varlen_attention
         call.update((name, value) for name, value in packed.items() if value is not None)
+    _spread_offset(call, q, call.get("cu_seqlens_q"))
     result = _run(function, q, k, v, out=out, return_lse=want_lse, **call)
     return result if want_lse else (result, None)
 
 
-def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, Any], options: Sequence[Any],
+def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, Any], call: dict[str, Any],
                  out_dtype: torch.dtype | None, out: Tensor | None = None,
                  want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
     """Append where `cache` has k_new, then attend: (out, lse or None). Writes k_cache and v_cache in place."""
     if out is None:
         out = new_out(q, v_cache, out_dtype)
     q = rows(q)
-    cache = {name: rows(value) if isinstance(value, Tensor) else value
-             for name, value in cache.items() if value is not None}
-    call = _call_of(options, q, cache.get("cu_seqlens_q"))
-    result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **cache, **call)
+    call.update((name, rows(value) if isinstance(value, Tensor) else value)
+                for name, value in cache.items() if value is not None)
+    _spread_offset(call, q, call.get("cu_seqlens_q"))
+    result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **call)
     return result if want_lse else (result, None)
 
 
 def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-             cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None, options: Sequence[Any], want_dbias: bool,
+             cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None, call: dict[str, Any], want_dbias: bool,
              want_dsink: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, bias and sink; the last two of shape (0,) where they are not wanted."""
-    call = _call_of(options, q, cu_seqlens_q)
+    _spread_offset(call, q, cu_seqlens_q)
     if "kernel" in call:
         call["kernel"] = backward_kernels(call["kernel"])
     if dout is None:

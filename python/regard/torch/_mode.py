@@ -5,6 +5,8 @@ which saves most of a small call's time. Everything else goes through the custom
 """
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -13,8 +15,8 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _C = torch._C
 
 
-def is_direct(tensors: tuple[Tensor | None, ...]) -> bool:
-    """True where nothing of torch is watching: the op would only be forwarded to its CPU kernel."""
+def is_direct(arguments: tuple[Any, ...]) -> bool:
+    """True where nothing of torch is watching: an op would only be forwarded to its CPU kernel."""
     if torch.compiler.is_compiling():
         return False
     if _C._len_torch_dispatch_stack() or _C._functorch.peek_interpreter_stack() is not None:
@@ -22,8 +24,8 @@ def is_direct(tensors: tuple[Tensor | None, ...]) -> bool:
     if forward_ad._current_level >= 0 or torch.jit.is_tracing():
         return False
     grad = torch.is_grad_enabled()
-    for t in tensors:
-        if t is not None and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
+    for t in arguments:
+        if isinstance(t, Tensor) and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
             return False
     return True
 

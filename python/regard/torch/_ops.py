@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import _call
-from ._options import COUNT, NAMES, SCHEMA
+from ._options import COUNT, NAMES, SCHEMA, to_call
 
 # What makes a call varlen, and what makes it use a cache.
 PACKED: tuple[tuple[str, str], ...] = (
@@ -60,7 +60,7 @@ def _new_results(q: Tensor, v: Tensor, out_dtype: torch.dtype | None) -> tuple[T
 
 
 def _attention_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
-    return _call.forward(q, k, v, rest[:COUNT], rest[COUNT])
+    return _call.forward(q, k, v, to_call(rest[:COUNT]), rest[COUNT])
 
 
 def _attention_forward_fake(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ def _attention_forward_fake(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tupl
 
 def _varlen_forward(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     packed, options = rest[:len(PACKED)], rest[len(PACKED):]
-    return _call.forward(q, k, v, options[:COUNT], options[COUNT], dict(zip(PACKED_NAMES, packed)))
+    return _call.forward(q, k, v, to_call(options[:COUNT]), options[COUNT], dict(zip(PACKED_NAMES, packed)))
 
 
 def _varlen_forward_fake(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,8 @@ def _varlen_forward_fake(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[T
 def _attention_backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor,
                         lse: Tensor, cu_seqlens_q: Tensor | None, cu_seqlens_kv: Tensor | None,
                         *rest: Any) -> tuple[Tensor, ...]:
-    return _call.backward(dout, dlse, q, k, v, out, lse, cu_seqlens_q, cu_seqlens_kv, rest[:COUNT], *rest[COUNT:])
+    return _call.backward(dout, dlse, q, k, v, out, lse, cu_seqlens_q, cu_seqlens_kv, to_call(rest[:COUNT]),
+                          *rest[COUNT:])
 
 
 def _attention_backward_fake(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor,
@@ -96,7 +97,8 @@ def _attention_backward_fake(dout: Tensor | None, dlse: Tensor | None, q: Tensor
 
 def _with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, *rest: Any) -> tuple[Tensor, Tensor | None]:
     cache, options = rest[:len(CACHE)], rest[len(CACHE):]
-    return _call.with_kvcache(q, k_cache, v_cache, dict(zip(CACHE_NAMES, cache)), options[:COUNT], options[COUNT])
+    return _call.with_kvcache(q, k_cache, v_cache, dict(zip(CACHE_NAMES, cache)), to_call(options[:COUNT]),
+                              options[COUNT])
 
 
 def _with_kvcache_fake(q: Tensor, k_cache: Tensor, v_cache: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

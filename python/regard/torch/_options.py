@@ -2,7 +2,7 @@
 
 A call's keyword arguments become one tuple (`pack`), the ops carry that tuple through torch's dispatcher, and the
 kernels turn it back into keyword arguments of `regard.attention` (`to_call`). The tuple is the only place where this
-order matters.
+order matters. A call that does not go through the dispatcher has `plain_call` instead of both.
 """
 from __future__ import annotations
 
@@ -107,6 +107,18 @@ def to_call(values: Sequence[Any]) -> dict[str, Any]:
         if given[name] == default:
             del given[name]
     call.update((name, rows(value) if isinstance(value, Tensor) else value) for name, value in given.items())
+    return call
+
+
+def plain_call(options: dict[str, Any]) -> dict[str, Any]:
+    """The caller's options as keyword arguments of `regard.attention` without the detour of `pack` and `to_call`."""
+    call = {name: rows(value) if isinstance(value, Tensor) else value
+            for name, value in options.items() if value is not None}
+    if call.get("dropout"):
+        rng = rng_state(call["dropout"], call.get("seed"), call.get("offset"))
+        call["seed"], call["offset"] = (word & _U64 for word in rng.tolist())
+    if isinstance(call.get("kernel"), str):
+        call["kernel"] = call["kernel"].split(",")
     return call
 
 

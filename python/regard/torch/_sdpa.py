@@ -57,6 +57,8 @@ def _leading(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
     for name, t in (("query", query), ("key", key), ("value", value)):
         if t.dim() < 2:
             raise error(name, f"{t.dim()} dims", "at least 2: (..., rows, width)")
+    if query.dim() == key.dim() == value.dim() == 4 and query.shape[0] == key.shape[0] == value.shape[0]:
+        return (query.shape[0],)
     leads = [t.shape[:-3] for t in (query, key, value)]
     if leads[0] == leads[1] == leads[2]:
         return tuple(leads[0])
