@@ -322,5 +322,6 @@ def _block_diagonal(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, kinds: set[
         options = {**options, "causal": True, "q_offset": torch.zeros(sequences, dtype=torch.int32, device=q.device)}
     elif "BlockDiagonalCausalFromBottomRightMask" in kinds:
         options = {**options, "causal": True}
-    return regard_torch.varlen_attention(q[0], k[0], v[0], starts_q.seqstart.to(torch.int32),
-                                         starts_k.seqstart.to(torch.int32), **options)[None]
+    out: Tensor = regard_torch.varlen_attention(q[0], k[0], v[0], starts_q.seqstart.to(torch.int32),
+                                                starts_k.seqstart.to(torch.int32), **options)
+    return out.unsqueeze(0)

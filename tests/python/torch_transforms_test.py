@@ -292,13 +292,14 @@ def test_meta_tensors_give_shapes_types_and_strides() -> None:
     assert out.is_meta and out.shape == (2, 6, 4, 24) and out.dtype == torch.bfloat16 and lse.shape == (2, 4, 6)
 
 
-def test_a_custom_score_in_a_training_step_matches_the_formula_under_an_optimizer() -> None:
+def test_training_steps_give_the_weights_that_the_formula_gives() -> None:
     torch.manual_seed(0)
     weights = [torch.randn(16, 48, requires_grad=True) for _ in range(2)]
     with torch.no_grad():
         weights[1].copy_(weights[0])
     x = torch.randn(2, 12, 16)
-    for w, call in zip(weights, (lambda *t: rt.attention(*t, causal=True), lambda *t: plain_attention(*t, causal=True)[0])):
+    calls = (lambda *t: rt.attention(*t, causal=True), lambda *t: plain_attention(*t, causal=True)[0])
+    for w, call in zip(weights, calls):
         optimizer = torch.optim.SGD([w], lr=0.1)
         for _ in range(5):
             q, k, v = (x @ w).unflatten(-1, (3, 2, 8)).unbind(-3)

@@ -4,7 +4,7 @@ Shapes: B batch, Sq/Skv lengths, Hq/Hkv heads, D head dim of q and k, Dv of v. E
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -12,13 +12,31 @@ from torch import Tensor
 from . import _call, _ops
 from ._error import error
 from ._mode import autocast_type, cast, is_direct
-from ._options import pack, plain_call
+from ._options import Options, pack, plain_call
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _Result = Tensor | tuple[Tensor, Tensor]
 
 
+@overload
+def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = ..., out_dtype: torch.dtype | None = ...,
+              return_lse: Literal[False] = ..., **options: Unpack[Options]) -> Tensor: ...
+
+
+@overload
+def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = ..., out_dtype: torch.dtype | None = ...,
+              return_lse: Literal[True], **options: Unpack[Options]) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = ..., out_dtype: torch.dtype | None = ...,
+              return_lse: bool, **options: Unpack[Options]) -> _Result: ...
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, out_dtype: torch.dtype | None = None,
-              return_lse: bool = False, **options: Any) -> _Result:
+              return_lse: bool = False, **options: Unpack[Options]) -> _Result:
     """Exact attention, differentiable in q, k, v, bias and sink, through out and lse.
 
     q (B, Sq, Hq, D); k (B, Skv, Hkv, D); v (B, Skv, Hkv, Dv), f32, f16 or bf16 on the CPU. `options` are those of
@@ -30,7 +48,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, out
     (B, Hq, Sq), natural logarithm. With `out`, the result is written there and no gradient is recorded.
     Raises regard.Error naming field, value and what is expected.
     """
-    return _attend(q, k, v, None, options, out, out_dtype, return_lse)
+    result: _Result = _attend(q, k, v, None, options, out, out_dtype, return_lse)
+    return result
 
 
 def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | None = None,
@@ -38,7 +57,7 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | Non
                      seqlens_kv: Tensor | None = None, kv_indptr: Tensor | None = None,
                      kv_indices: Tensor | None = None, kv_last_page_len: Tensor | None = None, kv_layout: str = "NHD",
                      out: Tensor | None = None, out_dtype: torch.dtype | None = None, return_lse: bool = False,
-                     **options: Any) -> _Result:
+                     **options: Unpack[Options]) -> Any:
     """Attention over packed sequences, or over pages, differentiable where k and v are packed.
 
     q (Tq, Hq, D); k (Tkv, Hkv, D); v (Tkv, Hkv, Dv); cu_seqlens_q and cu_seqlens_kv int32 (B + 1). With block_table
@@ -60,7 +79,7 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
                  cu_seqlens_new: Tensor | None = None, rotary_cos: Tensor | None = None,
                  rotary_sin: Tensor | None = None, rotary: str = "none", rotary_seqlens: Tensor | None = None,
                  out: Tensor | None = None, out_dtype: torch.dtype | None = None, return_lse: bool = False,
-                 **options: Any) -> _Result:
+                 **options: Unpack[Options]) -> Any:
     """Appends k_new and v_new to the cache in place, then attends: `regard.with_kvcache` for torch.compile.
 
     Not differentiable: inputs that require grad are taken as they are, and the result does not require grad. Under
@@ -69,7 +88,8 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
     q, k_cache, v_cache = q.detach(), k_cache.detach(), v_cache.detach()
     k_new, v_new = (None if t is None else t.detach() for t in (k_new, v_new))
     if autocast_type() is not None:
-        q, k_new, v_new = (cast(t, k_cache.dtype) if k_cache.dtype.itemsize > 1 else t for t in (q, k_new, v_new))
+        dtype = k_cache.dtype if k_cache.dtype.itemsize > 1 else None
+        q, k_new, v_new = cast(q, dtype), *(None if t is None else cast(t, dtype) for t in (k_new, v_new))
     cache = (k_new, v_new, cache_seqlens, cache_batch_idx, block_table, kv_indptr, kv_indices, kv_last_page_len,
              kv_layout, cu_seqlens_q, cu_seqlens_new, rotary_cos, rotary_sin, rotary, rotary_seqlens)
     if is_direct((q, k_cache, v_cache, *options.values())):
@@ -82,11 +102,11 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
     return (result, lse) if return_lse else result
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, options: dict[str, Any],
-            out: Tensor | None, out_dtype: torch.dtype | None, return_lse: bool) -> _Result:
+def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, options: Options,
+            out: Tensor | None, out_dtype: torch.dtype | None, return_lse: bool) -> Any:
     autocast = autocast_type()
     if autocast is not None:
-        q, k, v = cast(q, autocast), cast(k, autocast), cast(v, autocast)
+        q, k, v = (cast(t, autocast) for t in (q, k, v))
     if is_direct((q, k, v, *options.values())):
         result, lse = _call.forward(q, k, v, plain_call(options), out_dtype, packed, out, return_lse)
     else:

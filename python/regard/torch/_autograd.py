@@ -3,6 +3,7 @@
 The forward's dropout mask is not stored: `rng` is, and the backward replays the mask from it. A backward through the
 backward is refused, as is a gradient that attention has no formula for (paged or appended keys, ALiBi slopes, fp8).
 """
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch.autograd import forward_ad
 
 from . import _ops
 from ._error import error
+from ._mode import inside_func
 from ._options import COUNT, NAMES, TENSORS
 
 _BIAS, _SINK = NAMES.index("bias"), NAMES.index("sink")
@@ -102,10 +104,11 @@ class _Node(torch.autograd.function._SingleLevelFunction):
 def _record(*args: Any) -> Any:
     """A node at the level at hand: torch.func's transforms have done their part before the Autograd key, so that
     inside them the op differentiates as torch's own ops do."""
-    if torch._C._functorch.peek_interpreter_stack() is None:
-        return _Node.apply(*args)
+    apply: Callable[..., Any] = getattr(_Node, "apply")
+    if not inside_func():
+        return apply(*args)
     with enable_single_level_autograd_function():
-        return _Node.apply(*args)
+        return apply(*args)
 
 
 def _refuse_tangents(name: str, args: tuple[Any, ...]) -> None:

@@ -25,8 +25,6 @@ Backend = SDPBackend | str
 _PREFIXES = {SDPBackend.EFFICIENT_ATTENTION: ("cpu.scalar",), SDPBackend.CUDNN_ATTENTION: ("cuda",),
              SDPBackend.MATH: ("reference",)}
 _ORDER = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-_NAMES = {int(getattr(SDPBackend, name)): name
-          for name in ("FLASH_ATTENTION", "EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH", "OVERRIDEABLE", "ERROR")}
 
 # The kernel patterns that hold now, joined by commas; None: regard's own choice. Process-wide, as torch's flags are.
 current: str | None = None
@@ -48,7 +46,7 @@ def patterns_of(backend: Backend) -> tuple[str, ...]:
 
 def kernel_names() -> list[str]:
     """Every kernel of this build, best first."""
-    return [getattr(kernel, "name", kernel) for kernel in regard.list_kernels()]
+    return [kernel.name for kernel in regard.list_kernels()]
 
 
 def _vector_kernels() -> tuple[str, ...]:
@@ -58,7 +56,7 @@ def _vector_kernels() -> tuple[str, ...]:
 
 def name_of(backend: Backend) -> str:
     """FLASH_ATTENTION for SDPBackend.FLASH_ATTENTION."""
-    return backend if isinstance(backend, str) else _NAMES.get(int(backend), str(backend))
+    return backend if isinstance(backend, str) else str(backend.name)
 
 
 def _kernel_patterns(backends: Sequence[Backend], set_priority: bool) -> str:
@@ -89,7 +87,7 @@ def sdpa_kernel(backends: Iterable[Backend] | Backend, set_priority: bool = Fals
 
 
 def no_backend(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Exception:
-    """The error of a call that none of the kernels it allows can do: each skipped backend, with its kernels' reasons."""
+    """The error of a call that none of its kernels can do: each skipped backend, with its kernels' reasons."""
     patterns = kwargs["kernel"]
     explanation = regard.explain(function, *args, **{**kwargs, "kernel": None})
     reasons = {r.kernel: r.reason for r in explanation.rejected}

@@ -103,10 +103,9 @@ def backward(dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: 
     dq, dk, dv = (empty_in_order_of(t, t.shape, t.dtype) for t in (q, k, v))
     q, k, v = rows(q), rows(k), rows(v)
     dbias = new_dbias(call["bias"]) if want_dbias else False
-    extra = {name: rows(t) for name, t in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_kv", cu_seqlens_kv),
-                                           ("dlse", dlse)) if t is not None}
-    got = regard.attention_backward(rows(dout), q, k, v, out, lse, dq=dq, dk=dk, dv=dv, dbias=dbias,
-                                    dsink=want_dsink, **extra, **call)
+    got = regard.attention_backward(rows(dout), q, k, v, out, lse, dlse=None if dlse is None else rows(dlse),
+                                    cu_seqlens_q=cu_seqlens_q, cu_seqlens_kv=cu_seqlens_kv, dq=dq, dk=dk, dv=dv,
+                                    dbias=dbias, dsink=want_dsink, **call)
     if _log.enabled:
         _log_backward(q, k, v, cu_seqlens_q, cu_seqlens_kv, call)
     return dq, dk, dv, _or_empty(got.dbias, q), _or_empty(got.dsink, q)

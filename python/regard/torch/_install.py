@@ -35,7 +35,7 @@ def install() -> None:
     global _torchs_own
     if _torchs_own is None:
         _torchs_own = F.scaled_dot_product_attention
-        F.scaled_dot_product_attention = routed
+        setattr(F, "scaled_dot_product_attention", routed)
 
 
 def uninstall() -> None:
@@ -46,7 +46,8 @@ def uninstall() -> None:
     if F.scaled_dot_product_attention is not routed:
         raise error("torch.nn.functional.scaled_dot_product_attention", F.scaled_dot_product_attention,
                     "the function that regard.torch.install put there; undo the later replacement first")
-    F.scaled_dot_product_attention, _torchs_own = _torchs_own, None
+    setattr(F, "scaled_dot_product_attention", _torchs_own)
+    _torchs_own = None
 
 
 def installed() -> bool:
@@ -63,7 +64,7 @@ def routed(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None =
                                             enable_gqa=enable_gqa)
     if not torch.compiler.is_compiling():
         _log.left_to_torch(reason)
-    original = _torchs_own if _torchs_own is not None else torch._C._nn.scaled_dot_product_attention
+    original = _torchs_own if _torchs_own is not None else getattr(torch._C, "_nn").scaled_dot_product_attention
     if isinstance(attn_mask, CausalBias):
         # CausalBias compares the function with the module's attribute, which is ours: let it resolve itself; its own
         # calls come back here without the bias.

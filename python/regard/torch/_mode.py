@@ -12,16 +12,21 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_C = torch._C
+_C: Any = torch._C
+
+
+def inside_func() -> bool:
+    """True inside torch.func's transforms (grad, vmap, ...)."""
+    return _C._functorch.peek_interpreter_stack() is not None
 
 
 def is_direct(arguments: tuple[Any, ...]) -> bool:
     """True where nothing of torch is watching: an op would only be forwarded to its CPU kernel."""
     if torch.compiler.is_compiling():
         return False
-    if _C._len_torch_dispatch_stack() or _C._functorch.peek_interpreter_stack() is not None:
+    if _C._len_torch_dispatch_stack() or inside_func():
         return False
-    if forward_ad._current_level >= 0 or torch.jit.is_tracing():
+    if forward_ad._current_level >= 0 or _C._get_tracing_state() is not None:
         return False
     grad = torch.is_grad_enabled()
     for t in arguments:
@@ -35,8 +40,8 @@ def autocast_type() -> torch.dtype | None:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
 
-def cast(t: Tensor | None, dtype: torch.dtype | None) -> Tensor | None:
-    """`t` in `dtype` as autocast does it: floating types of 16 and 32 bits only."""
-    if t is None or dtype is None or t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+def cast(t: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`t` in `dtype` as autocast does it: floating types of 16 and 32 bits only, and nothing for None."""
+    if dtype is None or t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return t
     return t.to(dtype)

@@ -8,6 +8,7 @@
 
 No op has default arguments: the functions in _api fill everything in, so that positions are fixed.
 """
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from collections.abc import Callable

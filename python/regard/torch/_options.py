@@ -7,7 +7,7 @@ order matters. A call that does not go through the dispatcher has `plain_call` i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -63,6 +63,37 @@ def rng_state(dropout: float, seed: int | None, offset: int | None) -> Tensor | 
     return torch.tensor([w - (1 << 64) if w >> 63 else w for w in words], dtype=torch.int64, device="cpu")
 
 
+class Options(TypedDict, total=False):
+    """What attention, varlen_attention and with_kvcache take besides their tensors; docs/semantics.md has the meaning.
+
+    alibi_slopes f32 (Hq) or (B, Hq); bias and mask (B | 1, Hq | 1, Sq | 1, Skv | 1); sink (Hq); qv as q with Dv;
+    leftpad, seqused_q, seqused_kv int32 (B); q_offset int32 (B), or one number for all; descales f32 (B, Hkv).
+    """
+
+    scale: float | None
+    causal: bool
+    window: Sequence[int | None] | None
+    chunk: int | None
+    softcap: float
+    alibi_slopes: Tensor | None
+    bias: Tensor | None
+    mask: Tensor | None
+    sink: Tensor | None
+    qv: Tensor | None
+    leftpad: Tensor | None
+    q_offset: Tensor | int | None
+    seqused_q: Tensor | None
+    seqused_kv: Tensor | None
+    q_descale: Tensor | None
+    k_descale: Tensor | None
+    v_descale: Tensor | None
+    dropout: float
+    seed: int | None
+    offset: int | None
+    invariance: str
+    kernel: str | Sequence[str] | None
+
+
 def pack(*, scale: float | None = None, causal: bool = False,
          window: Sequence[int | None] | None = (None, None), chunk: int | None = None, softcap: float = 0.0,
          alibi_slopes: Tensor | None = None, bias: Tensor | None = None, mask: Tensor | None = None,
@@ -110,12 +141,12 @@ def to_call(values: Sequence[Any]) -> dict[str, Any]:
     return call
 
 
-def plain_call(options: dict[str, Any]) -> dict[str, Any]:
+def plain_call(options: Options) -> dict[str, Any]:
     """The caller's options as keyword arguments of `regard.attention` without the detour of `pack` and `to_call`."""
-    call = {name: rows(value) if isinstance(value, Tensor) else value
-            for name, value in options.items() if value is not None}
-    if call.get("dropout"):
-        rng = rng_state(call["dropout"], call.get("seed"), call.get("offset"))
+    call: dict[str, Any] = {name: rows(value) if isinstance(value, Tensor) else value
+                            for name, value in options.items() if value is not None}
+    rng = rng_state(call.get("dropout", 0.0), call.get("seed"), call.get("offset"))
+    if rng is not None:
         call["seed"], call["offset"] = (word & _U64 for word in rng.tolist())
     if isinstance(call.get("kernel"), str):
         call["kernel"] = call["kernel"].split(",")

@@ -3,6 +3,7 @@
 q (..., Hq, L, E), k (..., Hkv, S, E), v (..., Hkv, S, Ev), out (..., Hq, L, Ev) in q's stride order. The differences
 from `attention`: heads stand before rows, `is_causal` is aligned at the top left, leading dims broadcast.
 """
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 import torch

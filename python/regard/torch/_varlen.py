@@ -61,7 +61,8 @@ def _run(out: Tensor | None, query: Tensor, key: Tensor, value: Tensor, cu_seq_q
         raise error("cu_seq_k", None, "int32 (N + 1) where there is no block_table")
     left, right = (None if side < 0 else side for side in window_size)
     want_lse = return_aux is not None and bool(return_aux.lse)
-    paged = {"block_table": block_table, "seqlens_kv": seqused_k} if block_table is not None else {}
-    return varlen_attention(query, key, value, cu_seq_q, None if paged else cu_seq_k, scale=scale,
+    paged: dict[str, Any] = {"block_table": block_table, "seqlens_kv": seqused_k} if block_table is not None else {}
+    result: _Result = varlen_attention(query, key, value, cu_seq_q, None if paged else cu_seq_k, scale=scale,
                             causal=bool(is_causal), window=(left, right), seqused_kv=None if paged else seqused_k,
                             out=out, return_lse=want_lse, kernel=_backends.current, **paged)
+    return result

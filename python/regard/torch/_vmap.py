@@ -4,6 +4,7 @@ Dense attention takes the mapped dim into its batch, one call for all of it, whe
 mapped sink, dropout (each sample has its own mask), and packed sequences run sample by sample, which gives the same
 numbers more slowly. A mapped KV cache is refused: fold the dim into B instead.
 """
+# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ def _fold_options(options: Sequence[Any], dims: Sequence[int | None], size: int,
     return [given[name] for name in NAMES]
 
 
-def _attention_forward(info: Any, dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+def _attention_forward(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
     op, size, n = torch.ops.regard.attention_forward, info.batch_size, _FORWARD_TENSORS
     batch = _batch_of(args[0], dims[0])
     options = _fold_options(args[n:n + COUNT], dims[n:n + COUNT], size, batch)
@@ -75,7 +76,7 @@ def _attention_forward(info: Any, dims: Sequence[int | None], *args: Any) -> tup
     return _unfold(op(*tensors, *options, args[-1]), size, batch)
 
 
-def _attention_backward(info: Any, dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+def _attention_backward(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
     op, size, first = torch.ops.regard.attention_backward, info.batch_size, _BACKWARD_OPTIONS
     batch = _batch_of(args[2], dims[2])
     want_dbias, want_dsink = args[first + COUNT:]
@@ -98,11 +99,11 @@ def _attention_backward(info: Any, dims: Sequence[int | None], *args: Any) -> tu
     return (*gradients, dbias, dsink), (0, 0, 0, 0 if want_dbias else None, None)
 
 
-def _varlen_forward(info: Any, dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+def _varlen_forward(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
     return _sample_by_sample(torch.ops.regard.varlen_forward, info.batch_size, dims, args)
 
 
-def _with_kvcache(info: Any, dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
+def _with_kvcache(info: Any, dims: Sequence[int | None], *args: Any) -> Any:
     del dims, args
     raise error("with_kvcache", f"torch.vmap over {info.batch_size} samples",
                 "no vmap: the cache is written in place; make the mapped dim part of the batch")
