@@ -143,6 +143,13 @@ def test_func_grad_equals_autograd() -> None:
     assert all(torch.equal(g, e) for g, e in zip(got, expected))
 
 
+def test_func_grad_compiles_in_one_graph() -> None:
+    torch._dynamo.reset()
+    q, k, v = qkv(1, 6, 9, 4, 2, 16)
+    gradient = torch.func.grad(lambda q: rt.attention(q, k, v, causal=True).sin().sum())
+    assert torch.equal(torch.compile(gradient, fullgraph=True, backend="aot_eager")(q), gradient(q))
+
+
 @pytest.mark.parametrize("dims", [(0, 0, 0), (1, 0, 2), (0, None, None), (None, 3, 1)])
 def test_vmap_equals_a_loop_over_samples(dims: tuple[int | None, ...]) -> None:
     samples = [qkv(2, 6, 9, 4, 2, 16, seed=n) for n in range(3)]

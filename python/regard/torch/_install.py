@@ -6,6 +6,7 @@ mode, and C++ callers stay with torch.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def routed(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None =
                                             enable_gqa=enable_gqa)
     if not torch.compiler.is_compiling():
         _log.left_to_torch(reason)
-    original = _torchs_own if _torchs_own is not None else getattr(torch._C, "_nn").scaled_dot_product_attention
+    original: Callable[..., Tensor] = _torchs_own or getattr(torch._C, "_nn").scaled_dot_product_attention
     if isinstance(attn_mask, CausalBias):
         # CausalBias compares the function with the module's attribute, which is ours: let it resolve itself; its own
         # calls come back here without the bias.
