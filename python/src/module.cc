@@ -7,10 +7,12 @@
 #include "python/src/object.h"
 #include "python/src/tools.h"
 #include "regard/version.h"
+#include "src/core/executor_internal.h"
 
 namespace nb = nanobind;
 
 NB_MODULE(_core, m) {
+  regard::internal::WatchForks();
   m.attr("__doc__") = "The compiled part of regard; use the package.";
   m.attr("__version__") = regard_version();
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
