@@ -103,3 +103,21 @@ def test_inside_inference_mode():
         q, k, v = tensors()
         out = regard.attention(q, k, v)
     assert oracle.error(out.numpy(), oracle.dense(q.numpy(), k.numpy(), v.numpy())[0]) < 2e-5
+
+
+class FromBeforeTheTable(torch.Tensor):
+    """A tensor as an older torch has it: __dlpack__, and no table of C functions."""
+
+    __dlpack_c_exchange_api__ = None
+    __module__ = "torch"
+
+
+def test_older_torch_goes_through_dlpack():
+    q, k, v = tensors(torch.bfloat16)
+    want, want_lse = regard.attention(q, k, v, return_lse=True)
+    old = [x.as_subclass(FromBeforeTheTable) for x in (q, k, v)]
+    out, lse = regard.attention(*old, return_lse=True)
+    assert type(out) is torch.Tensor and torch.equal(out, want) and torch.equal(lse, want_lse)
+    for x in old:
+        x.requires_grad_()
+    assert torch.equal(regard.attention(*old), want)
