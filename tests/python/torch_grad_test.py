@@ -1,6 +1,9 @@
 """regard.torch.attention and varlen_attention: values and gradients against f64 formulas that torch differentiates."""
 from __future__ import annotations
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -220,6 +223,27 @@ def test_pages_are_for_inference_and_say_so_when_asked_for_a_gradient() -> None:
     assert worst(out, plain_attention(q[None], keys, values, causal=True)[0][0]) < OUT_BOUND[torch.float32]
     with pytest.raises(regard.Error, match="inference"):
         out.sum().backward()
+
+
+def test_a_graph_frees_what_it_saved_without_the_cycle_collector() -> None:
+    q, k, v = qkv(1, 8, 8, 2, 2, 16, grad=True)
+    gc.disable()
+    try:
+        out, lse = rt.attention(q, k, v, return_lse=True)
+        alive = weakref.ref(out)
+        del out, lse
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_threads_train_side_by_side() -> None:
+    inputs = [qkv(1, 20, 20, 4, 2, 16, grad=True, seed=n) for n in range(4)]
+    expected = [torch.autograd.grad(rt.attention(*t, causal=True).sum(), t) for t in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            got = list(pool.map(lambda t: torch.autograd.grad(rt.attention(*t, causal=True).sum(), t), inputs))
+            assert all(torch.equal(a, b) for g, e in zip(got, expected) for a, b in zip(g, e))
 
 
 def test_bad_arguments_raise_errors_with_a_field() -> None:

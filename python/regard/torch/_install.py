@@ -21,6 +21,7 @@ from ._sdpa import scaled_dot_product_attention
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _HEAD_DIM_LIMIT = 512
 _PLAIN = (Tensor, torch.nn.Parameter)
+_overrideable_enabled: Callable[[], bool] = getattr(torch._C, "_get_overrideable_sdp_enabled", lambda: False)
 
 _torchs_own: Any = None  # torch's function while ours stands in its place
 
@@ -75,7 +76,7 @@ def routed(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None =
 
 def why_torch(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> str | None:
     """Why a call of F.scaled_dot_product_attention is left to torch; None where regard computes it."""
-    if not (torch._C._get_flash_sdp_enabled() or torch._C._get_overrideable_sdp_enabled()):
+    if not (torch._C._get_flash_sdp_enabled() or _overrideable_enabled()):
         return "torch's sdpa_kernel enables neither FLASH_ATTENTION nor OVERRIDEABLE"
     for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
         if t is None:

@@ -13,6 +13,7 @@ from torch.nn.attention.bias import CausalBias, CausalVariant
 from . import _backends
 from ._api import attention
 from ._error import error
+from ._options import Options
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
@@ -41,15 +42,24 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     lead = _leading(query, key, value)
     heads = _heads(query, key, value, enable_gqa)
     q, k, v = (_four_dims(t, lead, h) for t, h in zip((query, key, value), heads))
-    scores = (*lead, heads[0], query.shape[-2], key.shape[-2])
-    bias, mask = _bias_or_mask(attn_mask, scores, query.dtype)
-    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), bias=bias, mask=mask, causal=is_causal,
-                    q_offset=None if bottom_right or not is_causal else 0, scale=scale, dropout=dropout_p,
-                    kernel=_backends.current)
-    out = out.transpose(1, 2)
-    shape = (*lead, heads[0], query.shape[-2], value.shape[-1])
-    if query.dim() == 4 or len(lead) == 1:
+    options: Options = {}
+    if attn_mask is not None:
+        attn_mask = _four_dim_mask(attn_mask, (*lead, heads[0], query.shape[-2], key.shape[-2]), query.dtype)
+        options["mask" if attn_mask.dtype == torch.bool else "bias"] = attn_mask
+    if is_causal:
+        options["causal"] = True
+        if not bottom_right:
+            options["q_offset"] = 0
+    if scale is not None:
+        options["scale"] = scale
+    if dropout_p:
+        options["dropout"] = dropout_p
+    if _backends.current is not None:
+        options["kernel"] = _backends.current
+    out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options).transpose(1, 2)
+    if len(lead) == 1:
         return out
+    shape = (*lead, heads[0], query.shape[-2], value.shape[-1])
     return out.reshape(shape if max(query.dim(), key.dim(), value.dim()) > 2 else shape[-2:])
 
 
@@ -93,20 +103,17 @@ def _four_dims(t: Tensor, lead: tuple[int, ...], heads: int) -> Tensor:
     return t.unsqueeze(0) if not lead else t if len(lead) == 1 else t.flatten(0, len(lead) - 1)
 
 
-def _bias_or_mask(attn_mask: Tensor | None, scores: tuple[int, ...],
-                  dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-    """attn_mask as (B | 1, Hq | 1, L | 1, S | 1): a bias, or a boolean mask."""
-    if attn_mask is None:
-        return None, None
-    if not 2 <= attn_mask.dim() <= max(len(scores), 2):
+def _four_dim_mask(attn_mask: Tensor, scores: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """attn_mask as (B | 1, Hq | 1, L | 1, S | 1): boolean, or of a type that goes with q's."""
+    if not 2 <= attn_mask.dim() <= len(scores):
         raise error("attn_mask", f"{attn_mask.dim()} dims", f"2 to {len(scores)} dims that broadcast to {scores}")
     lead = len(scores) - 3
     if attn_mask.dim() > 4 or (lead > 1 and attn_mask.dim() == 4):
         attn_mask = attn_mask.expand(*scores[:lead], *attn_mask.shape[-3:]).flatten(0, lead - 1)
-    else:
+    elif attn_mask.dim() < 4:
         attn_mask = attn_mask.reshape((1,) * (4 - attn_mask.dim()) + tuple(attn_mask.shape))
-    if attn_mask.dtype == torch.bool:
-        return None, attn_mask
+    if attn_mask.dtype in (torch.bool, dtype, torch.float32):
+        return attn_mask
     if not attn_mask.dtype.is_floating_point:
         raise error("attn_mask.dtype", attn_mask.dtype, "torch.bool or a floating type")
-    return attn_mask if attn_mask.dtype in (dtype, torch.float32) else attn_mask.float(), None
+    return attn_mask.float()
