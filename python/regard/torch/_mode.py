@@ -1,0 +1,47 @@
+"""Which way a call goes: straight to the library, or through torch's dispatcher.
+
+Plain eager inference needs nothing from the dispatcher (no gradient, no tracing, no transform), and goes straight,
+which saves most of a small call's time. Everything else goes through the custom ops.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_C: Any = torch._C
+
+
+def inside_func() -> bool:
+    """True inside torch.func's transforms (grad, vmap, ...)."""
+    return _C._functorch.peek_interpreter_stack() is not None
+
+
+def is_direct(arguments: tuple[Any, ...]) -> bool:
+    """True where nothing of torch is watching: an op would only be forwarded to its CPU kernel."""
+    if torch.compiler.is_compiling():
+        return False
+    if _C._len_torch_dispatch_stack() or inside_func():
+        return False
+    if forward_ad._current_level >= 0 or _C._get_tracing_state() is not None:
+        return False
+    grad = torch.is_grad_enabled()
+    for t in arguments:
+        if isinstance(t, Tensor) and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
+            return False
+    return True
+
+
+def autocast_type() -> torch.dtype | None:
+    """The type that CPU autocast gives q, k and v; None outside autocast."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
+def cast(t: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """`t` in `dtype` as autocast does it: floating types of 16 and 32 bits only, and nothing for None."""
+    if dtype is None or t.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return t
+    return t.to(dtype)
