@@ -59,7 +59,7 @@ def _flash_attn_varlen_forward(
     zero_tensors: bool = False,
     num_splits: int = 0,
 ) -> States:
-    """(out, softmax_lse (Hq, Tq), S_dmask, rng_state) of packed q, k, v. zero_tensors is moot: rows without owner are 0."""
+    """(out, softmax_lse (Hq, Tq), S_dmask, rng_state) of packed q, k, v. zero_tensors is moot: unowned rows are 0."""
     call = _fa2.varlen(
         q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
         window_size_left, window_size_right, softcap, alibi_slopes, block_table=block_table, leftpad_k=leftpad_k,
