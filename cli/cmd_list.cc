@@ -118,15 +118,15 @@ Row Probe(const KernelInfo& kernel) {
   Row row;
   row.kernel = &kernel;
   constexpr std::int64_t kHeadDim = 64;
-  std::vector<Problem> plain, plain_fp8;
+  std::vector<Problem> plain, plain_fp8, plain_backward;
   auto note = [](std::vector<std::string>* names, std::string name) {
     if (std::find(names->begin(), names->end(), name) == names->end()) names->push_back(std::move(name));
   };
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2}) {
-    for (const Phase phase : {Phase::kPrefill, Phase::kDecode, Phase::kMixed}) {
+    for (const Phase phase : {Phase::kPrefill, Phase::kDecode, Phase::kMixed, Phase::kBackward}) {
       const Problem p = Plain(phase, dtype, kHeadDim);
       if (!Accepts(kernel, p, everything)) continue;
-      (IsFp8(dtype) ? plain_fp8 : plain).push_back(p);
+      (phase == Phase::kBackward ? plain_backward : IsFp8(dtype) ? plain_fp8 : plain).push_back(p);
       row.here = row.here || Accepts(kernel, p, DeviceCaps::Host());
       note(&row.phases, PhaseName(phase));
       note(&row.dtypes, std::string(Name(dtype)));
@@ -135,7 +135,9 @@ Row Probe(const KernelInfo& kernel) {
       }
     }
   }
-  if (plain.empty()) plain = std::move(plain_fp8);  // fp8 q narrows what is legal, so it speaks only where it is alone
+  // fp8 q and the backward phase narrow what is legal, so that they speak only where they are alone.
+  if (plain.empty()) plain = std::move(plain_fp8);
+  if (plain.empty()) plain = std::move(plain_backward);
   for (const Feature& feature : kFeatures) row.features.push_back(AddedTo(plain, kernel, feature, everything));
   return row;
 }

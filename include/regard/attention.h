@@ -1,4 +1,5 @@
-// The calls: attention over dense, packed (varlen) or paged keys, append to a KV cache, merge of partial results.
+// The calls: attention over dense, packed (varlen) or paged keys, its gradients, append to a KV cache, merge of partial
+// results.
 // Meaning of every option: docs/semantics.md. Shapes: B batch, Sq/Skv lengths, Hq/Hkv heads, D/Dv head dims.
 #pragma once
 
@@ -68,9 +69,25 @@ struct AttentionArgs {
   std::uint64_t dropout_seed = 0, dropout_offset = 0;
 };
 
+// The backward pass: gradients for q, k, v, bias and sink of a loss that depends on out, and on lse where dlse is given.
+// Probabilities are recomputed as exp(s - lse), and rowsum(dout * out) is taken of the out that is given, so that out and
+// lse may be those of a larger softmax of which k and v are a part (ring attention).
+struct BackwardArgs {
+  // The forward call's arguments. out and lse (required here) are as the forward wrote them and are only read, like all
+  // the rest. No append, no pages, no cache rows, no fp8, no qv, no score_mod or mask_mod.
+  AttentionArgs forward;
+  TensorView dout;                  // shape of out, in q's type or f32
+  std::optional<TensorView> dlse;   // f32, shape of lse
+  TensorView dq, dk, dv;            // shapes of q, k, v; all three in q's type, or all three f32
+  std::optional<TensorView> dbias;  // the shape of bias (summed over extents of 1), in its type or f32
+  std::optional<TensorView> dsink;  // f32 (Hq)
+};
+
 // The exact problem of a call: lengths from the tensors, phase decode if no sequence has more than 15 queries,
 // mixed if some have and some have not, else prefill. Throws Error for shapes that make no problem.
 REGARD_API Problem ProblemOf(const AttentionArgs& args, const AttentionOptions& options);
+// The same for a backward call: phase backward; its word `lse` is not set.
+REGARD_API Problem BackwardProblemOf(const BackwardArgs& args, const AttentionOptions& options);
 
 // Memory that regard allocated for the caller.
 class REGARD_API OwnedTensor {
@@ -107,6 +124,16 @@ REGARD_API AttentionResult VarlenAttention(AttentionArgs args, const AttentionOp
 // Attention that requires a cache: cache_seqlens, and k_new/v_new unless nothing is appended.
 REGARD_API AttentionResult WithKvCache(AttentionArgs args, const AttentionOptions& options = {}, bool want_lse = false,
                                        const CallControl& control = {});
+
+struct BackwardResult {
+  OwnedTensor dq, dk, dv;  // each defined where regard allocated it (its view's data was null)
+  Selection selection;     // which kernel ran, and why
+};
+
+// One backward call: problem, selection, plan, launch. dq, dk and dv are allocated, contiguous, where their data is null:
+// in the type of those that are given, else in q's.
+REGARD_API BackwardResult AttentionBackward(BackwardArgs args, const AttentionOptions& options = {},
+                                            const CallControl& control = {});
 
 // (o_a, l_a) + (o_b, l_b) of docs/semantics.md. o: (B, S, H, Dv) or (T, H, Dv), f32/f16/bf16, lse: f32 (B, H, S) or
 // (H, T). out may be o_a itself (same view), nothing else may overlap.

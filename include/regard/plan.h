@@ -23,6 +23,7 @@
 namespace regard {
 
 struct AttentionArgs;  // attention.h
+struct BackwardArgs;   // attention.h
 struct KernelInfo;     // a row of a backend's table; opaque here
 
 // Which kernels may run, in which order. A pattern is a kernel name or a dotted prefix of one: "cpu", "cpu.avx2",
@@ -47,8 +48,8 @@ class REGARD_API ScopedKernelChoice {
 };
 
 struct Cost {
-  double flops = 0;      // of visible pairs only: 2 * (D + Dv [+ Dv with qv]) each
-  double bytes = 0;      // least traffic: every q, k, v, out element once
+  double flops = 0;      // of visible pairs only: 2 * (D + Dv [+ Dv with qv]) each; backward 2 * (3 * D + 2 * Dv)
+  double bytes = 0;      // least traffic: every q, k, v, out (backward: and gradient) element once
   double seconds = 0;    // estimate on the given device
 };
 
@@ -146,6 +147,10 @@ struct Workspace {
 REGARD_API void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace);
 // Without the checks: undefined for args that Launch would refuse.
 REGARD_API void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace);
+
+// The same for a plan whose problem has the phase backward; every gradient view needs memory.
+REGARD_API void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace);
+REGARD_API void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace);
 
 // The text that `regard explain` prints, and the same as JSON.
 REGARD_API std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s);

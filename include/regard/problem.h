@@ -87,6 +87,12 @@ struct REGARD_API Problem {
   bool lse = false;               // LSE wanted
   std::optional<std::int64_t> append;  // longest run of new tokens per sequence; absent: no append
 
+  // Only with Phase::kBackward, which always reads the LSE and always computes dq, dk and dv.
+  std::optional<DType> grad_dtype;  // of dq, dk and dv; absent: dtype; else f32 or dtype
+  bool dlse = false;                // a gradient of the LSE comes in
+  bool dbias = false;               // the gradient of bias is wanted
+  bool dsink = false;               // the gradient of sink is wanted
+
   // Only for generated cases (run, check, bench): what the inputs look like. Kernels and selection never read these.
   LengthSpec lens;                // used key lengths; empty: all seq_kv
   LengthSpec qlens;               // query lengths; empty: all seq_q
@@ -100,6 +106,7 @@ struct REGARD_API Problem {
 
   std::int64_t Group() const noexcept { return heads_kv > 0 ? heads_q / heads_kv : 0; }
   DType OutType() const noexcept { return out_dtype ? *out_dtype : IsFp8(dtype) ? DType::kBF16 : dtype; }
+  DType GradType() const noexcept { return grad_dtype.value_or(dtype); }
   double Scale() const noexcept;  // options.scale or its default
 };
 

@@ -18,6 +18,21 @@ OwnedTensor MakeLse(const AttentionArgs& a, const Problem& p) {
                        : OwnedTensor(DType::kF32, {a.q.shape[0], p.heads_q, a.q.shape[1]});
 }
 
+// A gradient of the shape of t, where the caller brought no memory for it.
+void MakeGradient(const TensorView& t, DType dtype, TensorView& gradient, OwnedTensor& own) {
+  if (gradient.data != nullptr) return;
+  own = t.rank == 3 ? OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2]})
+                    : OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2], t.shape[3]});
+  gradient = own.view();
+}
+
+// The caller's workspace, or one of our own (uninitialised) that `own` keeps.
+Workspace WorkspaceOf(const Plan& plan, const CallControl& control, std::unique_ptr<std::byte[]>& own) {
+  if (control.workspace.data != nullptr) return control.workspace;
+  own.reset(new std::byte[plan.workspace_bytes()]);
+  return {own.get(), plan.workspace_bytes()};
+}
+
 }  // namespace
 
 AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool want_lse, const CallControl& control) {
@@ -36,13 +51,23 @@ AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool
     result.lse = MakeLse(a, p);
     a.lse = result.lse.view();
   }
-  Workspace workspace = control.workspace;
   std::unique_ptr<std::byte[]> own;
-  if (workspace.data == nullptr) {
-    own.reset(new std::byte[plan.workspace_bytes()]);  // uninitialised
-    workspace = {own.get(), plan.workspace_bytes()};
-  }
-  Launch(plan, a, workspace);
+  Launch(plan, a, WorkspaceOf(plan, control, own));
+  return result;
+}
+
+BackwardResult AttentionBackward(BackwardArgs a, const AttentionOptions& options, const CallControl& control) {
+  const Problem p = BackwardProblemOf(a, options);
+  Validate(p);
+  BackwardResult result;
+  const DeviceCaps& caps = DeviceCaps::Host();
+  result.selection = control.choice ? Select(p, caps, *control.choice) : Select(p, caps);
+  const Plan plan(p, result.selection, control.executor);
+  MakeGradient(a.forward.q, p.GradType(), a.dq, result.dq);
+  MakeGradient(a.forward.k, p.GradType(), a.dk, result.dk);
+  MakeGradient(a.forward.v, p.GradType(), a.dv, result.dv);
+  std::unique_ptr<std::byte[]> own;
+  LaunchBackward(plan, a, WorkspaceOf(plan, control, own));
   return result;
 }
 

@@ -54,6 +54,7 @@ struct LaunchContext {
   const KernelPlan& plan;
   Executor& executor;
   std::span<std::byte> workspace;         // 64-byte aligned, plan.workspace_bytes
+  const BackwardArgs* backward = nullptr; // set exactly where the phase is backward; args is then backward->forward
 };
 
 struct KernelInfo {
@@ -65,7 +66,7 @@ struct KernelInfo {
   // Estimate, for explain; decides only among able rows with the same numerics.
   Cost (*cost)(const KernelInfo&, const Problem&, const DeviceCaps&);
   KernelPlan (*plan)(const KernelInfo&, const Problem&, const DeviceCaps&, int threads);
-  void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends
+  void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends; backward: the gradients
   const char* summary;                    // one phrase for `regard list`
 };
 

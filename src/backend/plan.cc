@@ -31,7 +31,7 @@ void RequirePlannable(const Problem& p) {
 
 // A launch writes its workspace before it has checked the tables, so that none of them may lie in it. A view whose span
 // overflows is refused by ResolveArgs.
-void RequireApart(const AttentionArgs& args, const std::byte* begin, std::size_t bytes) {
+void RequireApart(const AttentionArgs& args, const BackwardArgs* backward, const std::byte* begin, std::size_t bytes) {
   const auto low = reinterpret_cast<std::uintptr_t>(begin);
   const auto check = [&](const char* name, const TensorView& view) {
     const std::optional<ByteSpan> span = SpanOf(view);
@@ -44,25 +44,38 @@ void RequireApart(const AttentionArgs& args, const std::byte* begin, std::size_t
   for (const checks::Member& m : checks::OptionalMembers()) {
     if (const auto& view = args.*m.view) check(m.name, *view);
   }
+  if (!backward) return;
+  for (const checks::BackwardMember& m : checks::BackwardMembers(*backward)) {
+    if (m.view) check(m.name, *m.view);
+  }
 }
 
-void Run(const Plan& plan, const AttentionArgs& args, Workspace workspace, bool check) {
+// `backward` is null for a forward pass; else `args` is its member.
+void Run(const Plan& plan, const AttentionArgs& args, const BackwardArgs* backward, Workspace workspace, bool check) {
   const Plan::Impl& impl = plan.impl();
+  if ((impl.problem.phase == Phase::kBackward) != (backward != nullptr)) {
+    throw Error("plan", backward ? "of a forward phase" : "of the phase backward",
+                backward ? "a plan of the phase backward, or Launch" : "a plan of a forward phase, or LaunchBackward");
+  }
   if (workspace.bytes < impl.total_bytes || (workspace.data == nullptr && impl.total_bytes > 0)) {
     throw Error("workspace", std::to_string(workspace.data ? workspace.bytes : 0) + " bytes",
                 "at least " + std::to_string(impl.total_bytes) + " bytes (Plan::workspace_bytes)");
   }
   if (!impl.refusal.empty()) throw Error("plan", impl.selection.kernel, impl.refusal);
   auto* base = static_cast<std::byte*>(workspace.data);
-  if (check) RequireApart(args, base, impl.total_bytes);
+  if (check) RequireApart(args, backward, base, impl.total_bytes);
   base += (kAlign - reinterpret_cast<std::uintptr_t>(base) % kAlign) % kAlign;
   auto* sequences = reinterpret_cast<Sequence*>(base);
   const auto room = static_cast<std::size_t>(std::max<std::int64_t>(impl.problem.batch, 1));
   std::byte* scratch = base + impl.sequences_bytes;
-  ResolveArgs(impl.problem, args, check, {sequences, room}, {scratch, impl.scratch_bytes});
+  if (backward) {
+    ResolveBackward(impl.problem, *backward, check, {sequences, room});
+  } else {
+    ResolveArgs(impl.problem, args, check, {sequences, room}, {scratch, impl.scratch_bytes});
+  }
   const auto batch = static_cast<std::size_t>(BatchOf(args));
   impl.selection.chosen->launch({impl.problem, args, {sequences, batch}, impl.kernel, *impl.executor,
-                                 {scratch + impl.scratch_bytes, impl.kernel.workspace_bytes}});
+                                 {scratch + impl.scratch_bytes, impl.kernel.workspace_bytes}, backward});
 }
 
 }  // namespace
@@ -101,9 +114,17 @@ const PlanShape& Plan::shape() const noexcept { return impl_->kernel.shape; }
 std::size_t Plan::workspace_bytes() const noexcept { return impl_->total_bytes; }
 Executor& Plan::executor() const noexcept { return *impl_->executor; }
 
-void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace) { Run(plan, args, workspace, true); }
+void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace) {
+  Run(plan, args, nullptr, workspace, true);
+}
 void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace) {
-  Run(plan, args, workspace, false);
+  Run(plan, args, nullptr, workspace, false);
+}
+void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace) {
+  Run(plan, args.forward, &args, workspace, true);
+}
+void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace) {
+  Run(plan, args.forward, &args, workspace, false);
 }
 
 }  // namespace regard

@@ -191,4 +191,17 @@ Problem ProblemOf(const AttentionArgs& a, const AttentionOptions& options) {
   return p;
 }
 
+Problem BackwardProblemOf(const BackwardArgs& a, const AttentionOptions& options) {
+  Problem p = ProblemOf(a.forward, options);
+  p.phase = Phase::kBackward;
+  p.lse = false;
+  for (const TensorView* gradient : {&a.dq, &a.dk, &a.dv}) {
+    if (gradient->data != nullptr && gradient->dtype != p.dtype) p.grad_dtype = gradient->dtype;
+  }
+  p.dlse = a.dlse.has_value();
+  p.dbias = a.dbias.has_value();
+  p.dsink = a.dsink.has_value();
+  return p;
+}
+
 }  // namespace regard

@@ -29,7 +29,7 @@ Verdict Supports(const CpuConfig& c, const Problem& p, const DeviceCaps& caps) {
     return Reject("dtype", Name(p.dtype), c.type).Remedy("the row of that type takes it");
   }
   if (p.phase == Phase::kBackward) {
-    return Reject("phase", "backward", "a forward phase").Remedy("forward only in this release");
+    return Reject("phase", "backward", "a forward phase").Remedy("the backward kernels and the reference take it");
   }
   if (p.options.dropout > 0) {
     return Reject("dropout", p.options.dropout, "0").Remedy("the reference drops out");

@@ -1,5 +1,5 @@
-// Written memory stays apart: out, lse and (where the call appends) k and v overlap neither themselves, nor each other,
-// nor any input. The test is cheap and errs on the safe side: two views are apart if the byte intervals they reach are,
+// Written memory stays apart: out, lse and (where the call appends) k and v, or the gradients of a backward call, overlap
+// neither themselves, nor each other, nor any input. The test is cheap and errs on the safe side: two views are apart if the byte intervals they reach are,
 // or if they are interleaved slices of one tensor (equal strides, as k = kv[:, 0] and v = kv[:, 1]).
 #include <algorithm>
 #include <array>
@@ -99,6 +99,38 @@ bool AreDisjointSlices(const NamedView& a, const NamedView& b) {
   return Nested(steps, n, SizeOf(x.dtype));
 }
 
+// The views of a call, those that it writes first.
+class Views {
+ public:
+  void Add(const char* name, const TensorView& v) noexcept {
+    const ByteSpan bytes = TouchedBytes(v);
+    if (!bytes.empty()) views_[count_++] = {name, &v, bytes};
+  }
+  // What was added so far is written.
+  void EndWritten() noexcept { written_ = count_; }
+  void Check() const {
+    for (std::size_t w = 0; w < written_; ++w) {
+      const NamedView& target = views_[w];
+      if (OverlapsItself(*target.view)) {
+        throw Error(std::string(target.name) + ".stride", "elements that share memory",
+                    "strides that keep all elements apart: it is written");
+      }
+      for (std::size_t i = w + 1; i < count_; ++i) {
+        const NamedView& other = views_[i];
+        if (target.bytes.end <= other.bytes.begin || other.bytes.end <= target.bytes.begin) continue;
+        if (AreDisjointSlices(target, other)) continue;
+        throw Error(target.name, "memory that overlaps " + std::string(other.name),
+                    "memory of its own: " + std::string(target.name) + " is written");
+      }
+    }
+  }
+
+ private:
+  static constexpr std::size_t kMost = std::size(kMembers) + 4 + 7;  // q, k, v, out, and those of a backward call
+  std::array<NamedView, kMost> views_;
+  std::size_t count_ = 0, written_ = 0;
+};
+
 }  // namespace
 
 std::span<const Member> OptionalMembers() noexcept {
@@ -119,39 +151,46 @@ ByteSpan TouchedBytes(const TensorView& v) noexcept {
 }
 
 void CheckOverlap(const AttentionArgs& a) {
-  // Written ones first.
-  std::array<NamedView, std::size(kMembers) + 4> views;
-  std::size_t count = 0;
-  const auto add = [&](const char* name, const TensorView& v) {
-    const ByteSpan bytes = TouchedBytes(v);
-    if (!bytes.empty()) views[count++] = {name, &v, bytes};
-  };
-  add("out", a.out);
-  if (a.lse) add("lse", *a.lse);
-  std::size_t written = count;
-  add("k", a.k);
-  add("v", a.v);
-  if (a.k_new) written = count;
-  add("q", a.q);
+  Views views;
+  views.Add("out", a.out);
+  if (a.lse) views.Add("lse", *a.lse);
+  views.EndWritten();
+  views.Add("k", a.k);
+  views.Add("v", a.v);
+  if (a.k_new) views.EndWritten();
+  views.Add("q", a.q);
   for (const Member& m : OptionalMembers()) {
     const auto& t = a.*m.view;
-    if (t && m.view != &AttentionArgs::lse) add(m.name, *t);
+    if (t && m.view != &AttentionArgs::lse) views.Add(m.name, *t);
   }
+  views.Check();
+}
 
-  for (std::size_t w = 0; w < written; ++w) {
-    const NamedView& target = views[w];
-    if (OverlapsItself(*target.view)) {
-      throw Error(std::string(target.name) + ".stride", "elements that share memory",
-                  "strides that keep all elements apart: it is written");
-    }
-    for (std::size_t i = w + 1; i < count; ++i) {
-      const NamedView& other = views[i];
-      if (target.bytes.end <= other.bytes.begin || other.bytes.end <= target.bytes.begin) continue;
-      if (AreDisjointSlices(target, other)) continue;
-      throw Error(target.name, "memory that overlaps " + std::string(other.name),
-                  "memory of its own: " + std::string(target.name) + " is written");
-    }
+std::array<BackwardMember, 7> BackwardMembers(const BackwardArgs& a) noexcept {
+  const auto maybe = [](const std::optional<TensorView>& t) { return t ? &*t : nullptr; };
+  return {{{"dq", &a.dq},
+           {"dk", &a.dk},
+           {"dv", &a.dv},
+           {"dbias", maybe(a.dbias)},
+           {"dsink", maybe(a.dsink)},
+           {"dout", &a.dout},
+           {"dlse", maybe(a.dlse)}}};
+}
+
+void CheckBackwardOverlap(const BackwardArgs& a) {
+  Views views;
+  for (const BackwardMember& m : BackwardMembers(a)) {
+    if (m.view == &a.dout) views.EndWritten();
+    if (m.view) views.Add(m.name, *m.view);
   }
+  views.Add("q", a.forward.q);
+  views.Add("k", a.forward.k);
+  views.Add("v", a.forward.v);
+  views.Add("out", a.forward.out);
+  for (const Member& m : OptionalMembers()) {
+    if (const auto& t = a.forward.*m.view) views.Add(m.name, *t);
+  }
+  views.Check();
 }
 
 }  // namespace regard::checks

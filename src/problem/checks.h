@@ -7,6 +7,7 @@
 // lists them. Nothing here owns memory or allocates, unless it throws.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -23,6 +24,10 @@ void CheckTables(const Problem& bounds, const AttentionArgs& args, std::span<con
                  std::span<std::byte> scratch);
 // The part of CheckViews that keeps written memory apart from everything else.
 void CheckOverlap(const AttentionArgs& args);
+// The same for the gradients of a backward call, whose other tensors are all read only.
+void CheckBackwardOverlap(const BackwardArgs& args);
+// CheckViews of a backward call.
+void CheckBackwardViews(const Problem& bounds, const BackwardArgs& args);
 
 // A run of slots that an append writes, numbered through the whole cache: row * row capacity + position, or
 // page * page_size + slot.
@@ -36,6 +41,13 @@ struct Member {
   std::optional<TensorView> AttentionArgs::*view;
 };
 std::span<const Member> OptionalMembers() noexcept;
+
+// What a backward call adds, the gradients that it writes first; view is null where it is absent.
+struct BackwardMember {
+  const char* name;
+  const TensorView* view;
+};
+std::array<BackwardMember, 7> BackwardMembers(const BackwardArgs& args) noexcept;
 
 // Bytes that a view may touch: [begin, end) as addresses; empty where it has no element.
 struct ByteSpan {

@@ -41,6 +41,7 @@ void CheckEnums(const Problem& p) {
   RequireEnum("dtype", p.dtype, DType::kBool);
   RequireEnum("kv", p.kv_dtype, DType::kBool);
   RequireEnum("out", p.out_dtype.value_or(DType::kF32), DType::kBool);
+  RequireEnum("grad", p.grad_dtype.value_or(DType::kF32), DType::kBool);
   RequireEnum("layout", p.layout, KvLayout::kHND);
   RequireEnum("table", p.table, TableKind::kCsr);
   RequireEnum("order", p.order, DenseOrder::kBHSD);
@@ -101,6 +102,42 @@ void CheckOptions(const Problem& p) {
   }
 }
 
+// What belongs to the backward pass is given there only, and what it cannot differentiate is not given there.
+void CheckBackward(const Problem& p) {
+  if (p.phase != Phase::kBackward) {
+    const char* expected = "the phase backward: it says what gradients are";
+    if (p.grad_dtype) Fail("grad", std::string(Name(*p.grad_dtype)) + " in a forward phase", expected);
+    if (p.dlse) Fail("dlse", "in a forward phase", expected);
+    if (p.dbias) Fail("dbias", "in a forward phase", expected);
+    if (p.dsink) Fail("dsink", "in a forward phase", expected);
+    return;
+  }
+  if (IsFp8(p.kv_dtype)) {
+    Fail(IsFp8(p.dtype) ? "dtype" : "kv", std::string(Name(p.kv_dtype)) + " with phase backward",
+         "f32, f16 or bf16: fp8 has no gradient; dequantise q, k and v first");
+  }
+  if (p.page_size) {
+    Fail("page", std::to_string(*p.page_size) + " with phase backward",
+         "no pages: gradients are of dense or packed k and v; gather the pages first");
+  }
+  if (p.append) {
+    Fail("append", std::to_string(*p.append) + " with phase backward",
+         "no append: it writes a cache in place; attend to the whole k and v instead");
+  }
+  if (p.qv) {
+    Fail("qv", "with phase backward", "no qv: join q and qv, and k and v, into one q and k of D + Dv channels instead");
+  }
+  if (p.score_mod) {
+    Fail("scoremod", "with phase backward", "no score_mod: its derivative is unknown; softcap, alibi and bias have one");
+  }
+  if (p.mask_mod) Fail("maskmod", "with phase backward", "no mask_mod: a boolean mask says the same");
+  if (p.grad_dtype && *p.grad_dtype != DType::kF32 && *p.grad_dtype != p.dtype) {
+    Fail("grad", std::string(Name(*p.grad_dtype)), p.dtype == DType::kF32 ? "f32" : "f32 or " + std::string(Name(p.dtype)));
+  }
+  if (p.dbias && !p.bias) Fail("dbias", "without bias", "bias beside it");
+  if (p.dsink && !p.sink) Fail("dsink", "without sink", "sink beside it");
+}
+
 // One length for each sequence, none negative, none beyond the problem's longest.
 void CheckLengths(const char* field, const LengthSpec& spec, const char* longest_field, std::int64_t longest,
                   std::int64_t batch) {
@@ -158,6 +195,7 @@ void Validate(const Problem& p) {
   CheckTypes(p);
   CheckPaging(p);
   CheckOptions(p);
+  CheckBackward(p);
   CheckSizes(p);
   CheckLengths("lens", p.lens, "skv", p.seq_kv, p.batch);
   CheckLengths("qlens", p.qlens, "sq", p.seq_q, p.batch);

@@ -95,9 +95,11 @@ std::size_t ResolveScratchBytes(const Problem& bounds) {
   return static_cast<std::size_t>(bytes);
 }
 
-void ResolveArgs(const Problem& bounds, const AttentionArgs& args, bool check, std::span<Sequence> sequences,
-                 std::span<std::byte> scratch) {
-  if (check) checks::CheckViews(bounds, args);
+namespace {
+
+// What follows the checks of views.
+void ResolveLengths(const Problem& bounds, const AttentionArgs& args, bool check, std::span<Sequence> sequences,
+                    std::span<std::byte> scratch) {
   const auto batch = static_cast<std::size_t>(BatchOf(args));
   if (check && sequences.size() < batch) {
     throw Error("sequences", std::to_string(sequences.size()), "at least " + std::to_string(batch) + " (B)");
@@ -107,6 +109,19 @@ void ResolveArgs(const Problem& bounds, const AttentionArgs& args, bool check, s
   if (!check) return;
   checks::CheckSequences(bounds, args, filled);
   checks::CheckTables(bounds, args, filled, scratch);
+}
+
+}  // namespace
+
+void ResolveArgs(const Problem& bounds, const AttentionArgs& args, bool check, std::span<Sequence> sequences,
+                 std::span<std::byte> scratch) {
+  if (check) checks::CheckViews(bounds, args);
+  ResolveLengths(bounds, args, check, sequences, scratch);
+}
+
+void ResolveBackward(const Problem& bounds, const BackwardArgs& args, bool check, std::span<Sequence> sequences) {
+  if (check) checks::CheckBackwardViews(bounds, args);
+  ResolveLengths(bounds, args.forward, check, sequences, {});
 }
 
 }  // namespace regard

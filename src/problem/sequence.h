@@ -35,6 +35,9 @@ std::size_t ResolveScratchBytes(const Problem& bounds);
 void ResolveArgs(const Problem& bounds, const AttentionArgs& args, bool check, std::span<Sequence> sequences,
                  std::span<std::byte> scratch);
 
+// The same for a backward call, whose problem has Phase::kBackward; it needs no scratch.
+void ResolveBackward(const Problem& bounds, const BackwardArgs& args, bool check, std::span<Sequence> sequences);
+
 // The number of batch entries of a call: rows of q, or cu_seqlens_q - 1.
 std::int64_t BatchOf(const AttentionArgs& args) noexcept;
 

@@ -7,30 +7,11 @@
 #include <algorithm>
 #include <limits>
 
-#include "regard/executor.h"
-#include "src/core/fp_mode.h"
+#include "src/reference/each_row.h"
 #include "src/reference/row.h"
 
 namespace regard::reference {
 namespace {
-
-// Below this many multiplications threads cost more than they save.
-constexpr double kParallelWork = 1 << 18;
-
-// row(n) for n in [0, rows), on several threads where `work` is worth it. Rows are independent, so no bit depends on
-// it.
-template <class Row>
-void ForEachRow(std::int64_t rows, double work, Row&& row) {
-  const auto task = [&row](std::int64_t n, int) noexcept {
-    const FpModeGuard mode;
-    row(n);
-  };
-  if (work >= kParallelWork) {
-    DefaultExecutor().For(rows, task);
-  } else {
-    for (std::int64_t n = 0; n < rows; ++n) task(n, 0);
-  }
-}
 
 RowStats Attend(const Call& call, const KvHead& kv, std::int64_t b, std::int64_t h, std::int64_t i, Rounding rounding,
                 double* out) {

@@ -26,6 +26,20 @@ void ForwardRows(const Problem& p, const AttentionArgs& args, const std::vector<
                  std::int64_t h, std::int64_t i_begin, std::int64_t i_end, Rounding rounding, double* out, double* lse,
                  double* max_abs_score);
 
+// Row-major, of the shapes of q, k, v, bias and sink; dbias and dsink are empty where the call does not want them. Rows
+// that no sequence owns hold 0.
+struct Gradients {
+  std::vector<double> dq, dk, dv, dbias, dsink;
+};
+
+// out and lse of a call as their views hold them.
+Result StoredForward(const AttentionArgs& args);
+
+// The gradients of resolved, checked arguments (src/reference/backward.h has the formulas), given out and lse of the
+// forward pass: those that are stored, or exact ones.
+Gradients Backward(const Problem& p, const BackwardArgs& args, const std::vector<Sequence>& sequences,
+                   const Result& forward, Rounding rounding = Rounding::kExact);
+
 // Writes k_new, v_new (rotated, converted) into the cache in place, as the semantics say.
 void AppendKv(const Problem& p, const AttentionArgs& args, const std::vector<Sequence>& sequences);
 

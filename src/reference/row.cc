@@ -9,6 +9,7 @@
 #include <limits>
 #include <optional>
 
+#include "src/reference/arithmetic.h"
 #include "src/reference/reference.h"
 #include "src/reference/rotary.h"
 #include "src/reference/visible.h"
@@ -18,22 +19,6 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-
-// The low precision twin rounds here; the exact one does not.
-double Round(DType, double x) {
-  return x;
-}
-float Round(DType type, float x) {
-  if (type == DType::kF32) return x;
-  std::uint32_t slot;
-  StoreFloat(&slot, type, 0, x);
-  return LoadFloat(&slot, type, 0);
-}
-
-// The type that scores and probabilities are rounded to in low precision: q's, or bf16 where q is fp8.
-DType InputType(const Problem& p) {
-  return IsFp8(p.dtype) ? DType::kBF16 : p.dtype;
-}
 
 float DescaleOf(const std::optional<TensorView>& descale, std::int64_t b, std::int64_t kv_head) {
   return descale ? *descale->At<float>(b, kv_head) : 1.0f;
@@ -46,25 +31,6 @@ std::vector<float> LoadQuery(const TensorView& q, const Sequence& s, std::int64_
   std::vector<float> x(dim);
   for (std::int64_t c = 0; c < dim; ++c) x[c] = LoadFloat(row, q.dtype, c);
   return x;
-}
-
-// dots[n] = sum_c q[c] * rows[keys[n] - begin][c], each one chain over c. Several keys advance together only because
-// independent chains keep the processor busy; no sum depends on it.
-template <class T>
-void Dots(const std::vector<float>& q, const std::vector<float>& rows, std::int64_t begin,
-          const std::vector<std::int64_t>& keys, std::vector<T>& dots) {
-  constexpr std::size_t kTogether = 8;
-  const std::size_t dim = q.size();
-  for (std::size_t n = 0; n < keys.size(); n += kTogether) {
-    const std::size_t count = std::min(kTogether, keys.size() - n);
-    const float* row[kTogether];
-    for (std::size_t u = 0; u < kTogether; ++u) row[u] = &rows[(keys[n + std::min(u, count - 1)] - begin) * dim];
-    T sum[kTogether] = {};
-    for (std::size_t c = 0; c < dim; ++c) {
-      for (std::size_t u = 0; u < kTogether; ++u) sum[u] += static_cast<T>(q[c]) * static_cast<T>(row[u][c]);
-    }
-    std::copy(sum, sum + count, dots.begin() + n);
-  }
 }
 
 // Steps 1 to 4: the final score of query i against each of `keys`.
@@ -86,12 +52,12 @@ std::vector<T> Scores(const Call& call, const KvHead& kv, std::int64_t b, std::i
   const T q_descale = DescaleOf(args.q_descale, b, kv_head);
   const T k_factor = q_descale * static_cast<T>(DescaleOf(args.k_descale, b, kv_head));
   std::vector<T> score(keys.size());
-  Dots(q, kv.k, kv.begin, keys, score);
+  Dots(q.data(), call.D(), kv.k.data(), kv.begin, keys, score);
   for (T& x : score) x *= k_factor;
   if (args.qv) {
     const T v_factor = q_descale * static_cast<T>(DescaleOf(args.v_descale, b, kv_head));
     std::vector<T> second(keys.size());
-    Dots(LoadQuery(*args.qv, s, b, h, i, call.Dv()), kv.v, kv.begin, keys, second);
+    Dots(LoadQuery(*args.qv, s, b, h, i, call.Dv()).data(), call.Dv(), kv.v.data(), kv.begin, keys, second);
     for (std::size_t n = 0; n < keys.size(); ++n) score[n] += v_factor * second[n];
   }
   const T scale = static_cast<T>(p.Scale());
@@ -124,7 +90,8 @@ std::vector<T> Scores(const Call& call, const KvHead& kv, std::int64_t b, std::i
   return score;
 }
 
-// Whether dropout keeps the pair; j' and p' count from the first real key.
+}  // namespace
+
 bool Keeps(const Call& call, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) {
   const Sequence& s = call.sequences[b];
   const AttentionArgs& args = call.args;
@@ -137,8 +104,6 @@ bool Keeps(const Call& call, std::int64_t b, std::int64_t h, std::int64_t i, std
   const auto threshold = static_cast<std::uint64_t>(std::floor(call.p.options.dropout * 4294967296.0));
   return random.v[key_index % 4] >= threshold;
 }
-
-}  // namespace
 
 KvHead LoadKvHead(const Call& call, std::int64_t b, std::int64_t kv_head, std::int64_t i_begin, std::int64_t i_end) {
   const Sequence& s = call.sequences[b];

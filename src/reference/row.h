@@ -28,6 +28,9 @@ struct KvHead {
 // The keys that any of the query rows [i_begin, i_end) of sequence b may see.
 KvHead LoadKvHead(const Call& call, std::int64_t b, std::int64_t kv_head, std::int64_t i_begin, std::int64_t i_end);
 
+// Whether dropout keeps the pair; j' and p' of docs/semantics.md count from the first real key.
+bool Keeps(const Call& call, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j);
+
 struct RowStats {
   double lse = 0;
   double max_abs_score = 0;  // over the visible keys with a finite score

@@ -1,7 +1,8 @@
-// The reference as a kernel: one row, able to do every forward problem, far slower than any other. Its launch computes
-// in f64 and rounds once into out and lse. Unlike a fast kernel's, it allocates.
+// The reference as a kernel: one row, able to do every problem, forward and backward, far slower than any other. Its
+// launch computes in f64 and rounds once into out and lse, or into the gradients. Unlike a fast kernel's, it allocates.
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <vector>
 
 #include "src/backend/kernel_info.h"
@@ -12,12 +13,7 @@
 namespace regard {
 namespace {
 
-Verdict ReferenceSupports(const KernelInfo&, const Problem& p, const DeviceCaps&) {
-  if (p.phase == Phase::kBackward) {
-    return Reject("phase", "backward", "prefill, decode or mixed").Remedy("ask for the forward pass");
-  }
-  return Accept();
-}
+Verdict ReferenceSupports(const KernelInfo&, const Problem&, const DeviceCaps&) { return Accept(); }
 
 Cost ReferenceCost(const KernelInfo&, const Problem& p, const DeviceCaps&) {
   constexpr double kFlopsPerSecond = 1e9;  // scalar f64 loops with conversions, one core
@@ -25,10 +21,16 @@ Cost ReferenceCost(const KernelInfo&, const Problem& p, const DeviceCaps&) {
   const double q_rows = static_cast<double>(p.batch) * static_cast<double>(p.seq_q * p.heads_q);
   const double kv_rows = static_cast<double>(p.batch) * static_cast<double>(p.seq_kv * p.heads_kv);
   const double q_width = (d + (p.qv ? dv : 0)) * static_cast<double>(SizeOf(p.dtype));
+  const bool backward = p.phase == Phase::kBackward;
+  const double width = backward ? 3 * d + 2 * dv : d + dv + (p.qv ? dv : 0);
   Cost cost;
-  cost.flops = 2 * VisiblePairs(p) * static_cast<double>(p.heads_q) * (d + dv + (p.qv ? dv : 0));
+  cost.flops = 2 * VisiblePairs(p) * static_cast<double>(p.heads_q) * width;
   cost.bytes = q_rows * (q_width + dv * static_cast<double>(SizeOf(p.OutType()))) +
                kv_rows * (d + dv) * static_cast<double>(SizeOf(p.kv_dtype));
+  if (backward) {
+    const auto grad_size = static_cast<double>(SizeOf(p.GradType()));
+    cost.bytes += q_rows * dv * static_cast<double>(SizeOf(p.dtype)) + (q_rows * d + kv_rows * (d + dv)) * grad_size;
+  }
   cost.seconds = cost.flops / kFlopsPerSecond + 1e-4;
   return cost;
 }
@@ -39,7 +41,7 @@ KernelPlan ReferencePlan(const KernelInfo&, const Problem& p, const DeviceCaps&,
   plan.shape.rows_per_task = 1;
   plan.shape.kv_block_tokens = p.seq_kv;
   plan.shape.kv_split_tokens = p.seq_kv;
-  plan.shape.max_tasks = p.batch * p.seq_q * p.heads_q;
+  plan.shape.max_tasks = p.batch * (p.seq_q * p.heads_q + (p.phase == Phase::kBackward ? p.seq_kv * p.heads_kv : 0));
   plan.shape.threads = threads;
   return plan;
 }
@@ -60,8 +62,34 @@ void StoreRow(const TensorView& t, void* row, const double* x, std::int64_t n) {
   }
 }
 
+// Row-major x into a view of any strides but the last.
+void StoreAll(const TensorView& t, const std::vector<double>& x) {
+  const std::int64_t width = t.shape[t.rank - 1];
+  for (std::int64_t row = 0; width > 0 && row < t.Elements() / width; ++row) {
+    std::int64_t offset = 0, rest = row;
+    for (int d = t.rank - 2; d >= 0; --d) {
+      offset += rest % t.shape[d] * t.stride[d];
+      rest /= t.shape[d];
+    }
+    StoreRow(t, static_cast<std::byte*>(t.data) + offset * static_cast<std::int64_t>(SizeOf(t.dtype)), &x[row * width], width);
+  }
+}
+
+void ReferenceLaunchBackward(const LaunchContext& context) {
+  const std::vector<Sequence> sequences(context.sequences.begin(), context.sequences.end());
+  const BackwardArgs& args = *context.backward;
+  const reference::Gradients gradients =
+      reference::Backward(context.problem, args, sequences, reference::StoredForward(args.forward));
+  StoreAll(args.dq, gradients.dq);
+  StoreAll(args.dk, gradients.dk);
+  StoreAll(args.dv, gradients.dv);
+  if (args.dbias) StoreAll(*args.dbias, gradients.dbias);
+  if (args.dsink) StoreAll(*args.dsink, gradients.dsink);
+}
+
 void ReferenceLaunch(const LaunchContext& context) {
   const FpModeGuard mode;
+  if (context.backward) return ReferenceLaunchBackward(context);
   const Problem& p = context.problem;
   const AttentionArgs& args = context.args;
   const std::vector<Sequence> sequences(context.sequences.begin(), context.sequences.end());

@@ -92,13 +92,38 @@ TEST(Choice, WithoutAnAbleKernelTheErrorNamesRequestSourceReasonAndRemedy) {
   }
 }
 
-TEST(Choice, BackwardIsRefusedByEveryKernelAndSaysSo) {
+TEST(Choice, ForwardRowsRefuseBackwardWithReasonAndRemedy) {
+  DeviceCaps everything;
+  everything.isas = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
+  for (const char* type : {"f32", "f16", "bf16"}) {
+    const Problem p = ParseProblem(std::string("backward sq=64 skv=64 dtype=") + type);
+    for (const KernelInfo* kernel : AllKernels()) {
+      const std::string name = kernel->name;
+      const std::string phase = name.substr(0, name.rfind('.'));
+      if (!name.ends_with(std::string(".") + type) || phase.ends_with(".backward")) continue;
+      const Verdict verdict = kernel->supports(*kernel, p, everything);
+      EXPECT_FALSE(verdict.accepted) << name;
+      EXPECT_EQ(verdict.Reason(), "phase backward, needs a forward phase") << name;
+      EXPECT_NE(verdict.RemedyText().find("backward kernels"), std::string::npos) << name;
+    }
+  }
+}
+
+TEST(Choice, BackwardOfAForwardKernelAloneIsAnErrorWithItsReason) {
   try {
-    Select(ParseProblem("backward sq=64 skv=64"), DeviceCaps{}, {});
+    Select(ParseProblem("backward sq=64 skv=64 dtype=f32"), DeviceCaps{}, {{"cpu.scalar.prefill"}, {}});
     FAIL() << "selected";
   } catch (const Error& e) {
-    EXPECT_EQ(e.value(), "every kernel");
-    EXPECT_NE(e.expected().find("reference: phase backward"), std::string::npos) << e.expected();
+    EXPECT_NE(e.expected().find("phase backward, needs a forward phase"), std::string::npos) << e.expected();
+  }
+}
+
+TEST(Choice, TheReferenceTakesEveryBackwardProblem) {
+  for (const char* words : {"d=64 dtype=f32", "d=1 dv=512 dtype=bf16 causal window=9,0 softcap=4 alibi bias dbias mask sink "
+                            "dsink leftpad qoffset dropout=0.5 dlse grad=f32 varlen"}) {
+    const Selection s =
+        Select(ParseProblem(std::string("backward sq=64 skv=64 ") + words), DeviceCaps{}, {{"reference"}, {}});
+    EXPECT_EQ(s.kernel, "reference");
   }
 }
 

@@ -230,7 +230,7 @@ class Check(Base):
         self.assertIn("2 runs", result.stdout)
 
     def test_a_named_case_that_the_kernel_cannot_do_is_an_error_with_the_reason(self):
-        self.assert_bad_input(regard("check", "backward sq=4 skv=4 d=8 dtype=f32", "--kernel", "reference"), "backward")
+        self.assert_bad_input(regard("check", "backward sq=4 skv=4 d=8 dtype=f32", "--kernel", "cpu.scalar.prefill"), "backward")
 
     def test_bad_input_is_one_clear_line(self):
         self.assert_bad_input(regard("check", "--quick", "--all"))

@@ -11,11 +11,12 @@ class List(tool.ToolTest):
             self.assertTrue(kernel["dtypes"], kernel)
             self.assertTrue(set(kernel["features"].values()) <= {"all", "some", "none"})
 
-    def test_reference_is_last_and_supports_every_forward_feature(self):
+    def test_reference_is_last_and_supports_every_feature(self):
         reference = self.good_json("list", "--json")[-1]
         self.assertEqual(reference["kernel"], "reference")
         lacking = [name for name, support in reference["features"].items() if support != "all"]
-        self.assertEqual(lacking, ["backward"])
+        self.assertEqual(lacking, [])
+        self.assertEqual(reference["phases"], ["prefill", "decode", "mixed", "backward"])
         self.assertEqual(reference["max_head_dim"], 512)
 
     def test_kernels_above_the_forced_isa_do_not_run_here_but_stay_described(self):

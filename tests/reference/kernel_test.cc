@@ -18,17 +18,12 @@ TEST(ReferenceKernel, IsTheOnlyRowAndIsCalledReference) {
   EXPECT_STREQ(Row().name, "reference");
 }
 
-TEST(ReferenceKernel, RefusesBackwardOnly) {
+TEST(ReferenceKernel, TakesEveryPhase) {
   Problem p;
-  for (const Phase phase : {Phase::kPrefill, Phase::kDecode, Phase::kMixed}) {
+  for (const Phase phase : {Phase::kPrefill, Phase::kDecode, Phase::kMixed, Phase::kBackward}) {
     p.phase = phase;
     EXPECT_TRUE(Row().supports(Row(), p, {}).accepted);
   }
-  p.phase = Phase::kBackward;
-  const Verdict verdict = Row().supports(Row(), p, {});
-  EXPECT_FALSE(verdict.accepted);
-  EXPECT_NE(verdict.Reason().find("phase"), std::string::npos);
-  EXPECT_FALSE(verdict.RemedyText().empty());
 }
 
 TEST(ReferenceKernel, CostCountsVisiblePairsOnly) {
@@ -40,6 +35,13 @@ TEST(ReferenceKernel, CostCountsVisiblePairsOnly) {
   p.options.causal = true;
   EXPECT_EQ(Row().cost(Row(), p, {}).flops, 2.0 * (128 * 129 / 2) * 128);
   EXPECT_GT(full.seconds, Row().cost(Row(), p, {}).seconds);
+}
+
+TEST(ReferenceKernel, CostOfBackwardCountsFiveProducts) {
+  Problem p = ParseProblem("backward sq=128 skv=128 hq=2 d=64 dv=32 dtype=bf16 grad=f32");
+  const Cost cost = Row().cost(Row(), p, {});
+  EXPECT_EQ(cost.flops, 2.0 * 128 * 128 * 2 * (3 * 64 + 2 * 32));
+  EXPECT_EQ(cost.bytes, 128.0 * 2 * (2 * (64 + 64 + 32 + 32 + 32) + 4 * (64 + 64 + 32)));  // q k v out dout; dq dk dv
 }
 
 void LaunchRow(Toy& t) {

@@ -1,0 +1,232 @@
+// One call: arguments, problem, result tensors, selection and plan, launch without the GIL.
+#include "python/src/calls.h"
+
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "python/src/arguments.h"
+#include "python/src/docs.h"
+#include "python/src/object.h"
+#include "python/src/tensors.h"
+#include "python/src/threads.h"
+#include "regard/attention.h"
+#include "regard/device.h"
+
+namespace regard::python {
+namespace {
+
+constexpr Arg kQkv[] = {kQ, kK, kV};
+constexpr Arg kVarlenPositional[] = {kQ, kK, kV, kCuSeqlensQ, kCuSeqlensKv};
+constexpr Arg kVarlenNamed[] = {kBlockTable, kSeqlensKv, kKvIndptr, kKvIndices, kKvLastPageLen, kKvLayout};
+constexpr Arg kCachePositional[] = {kQ, kKCache, kVCache, kKNew, kVNew};
+constexpr Arg kCacheNamed[] = {kCacheSeqlens, kCacheBatchIdx, kBlockTable, kKvIndptr, kKvIndices, kKvLastPageLen, kKvLayout,
+                               kCuSeqlensQ, kCuSeqlensNew, kRotaryCos, kRotarySin, kRotary, kRotarySeqlens};
+constexpr Arg kCacheMust[] = {kCacheSeqlens};
+constexpr Arg kMergePositional[] = {kOA, kLseA, kOB, kLseB};
+
+constexpr Signature kDense{"attention", kQkv, 3, {}, {}, true};
+constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, true};
+constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, true};
+constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, false};
+
+struct Call {
+  Slots slots;
+  Holder holder;
+  AttentionArgs args;
+  AttentionOptions options;
+};
+
+void ReadPages(Call& c) {
+  c.args.kv_layout = LayoutOf(c.slots);
+  c.args.block_table = Table(c.slots, kBlockTable, c.holder);
+  c.args.kv_indptr = Table(c.slots, kKvIndptr, c.holder);
+  c.args.kv_indices = Table(c.slots, kKvIndices, c.holder);
+  c.args.kv_last_page_len = Table(c.slots, kKvLastPageLen, c.holder);
+}
+
+void ReadDense(Call& c) {
+  c.args.k = *Tensor(c.slots, kK, c.holder);
+  c.args.v = *Tensor(c.slots, kV, c.holder);
+}
+
+void ReadVarlen(Call& c) {
+  ReadDense(c);
+  ReadPages(c);
+  c.args.cu_seqlens_q = Table(c.slots, kCuSeqlensQ, c.holder);
+  c.args.cu_seqlens_kv = Table(c.slots, kCuSeqlensKv, c.holder);
+  c.args.seqlens_kv = Table(c.slots, kSeqlensKv, c.holder);
+}
+
+void ReadCache(Call& c) {
+  const Slots& s = c.slots;
+  if ((s[kKNew] != nullptr) != (s[kVNew] != nullptr)) {
+    throw Error(s[kKNew] != nullptr ? "v_new" : "k_new", "absent", "both k_new and v_new, or neither");
+  }
+  const Access access = s[kKNew] != nullptr ? Access::kWrite : Access::kRead;
+  c.args.k = *Tensor(s, kKCache, c.holder, access);
+  c.args.v = *Tensor(s, kVCache, c.holder, access);
+  c.args.k_new = Tensor(s, kKNew, c.holder);
+  c.args.v_new = Tensor(s, kVNew, c.holder);
+  ReadPages(c);
+  c.args.cache_seqlens = Table(s, kCacheSeqlens, c.holder);
+  c.args.cache_batch_idx = Table(s, kCacheBatchIdx, c.holder);
+  c.args.cu_seqlens_q = Table(s, kCuSeqlensQ, c.holder);
+  c.args.cu_seqlens_new = Table(s, kCuSeqlensNew, c.holder);
+  c.args.rotary_cos = Tensor(s, kRotaryCos, c.holder);
+  c.args.rotary_sin = Tensor(s, kRotarySin, c.holder);
+  c.args.rotary_seqlens = Table(s, kRotarySeqlens, c.holder);
+  c.options.rotary = RotaryOf(s);
+}
+
+void Read(const Signature& signature, Call& c) {
+  c.args.q = *Tensor(c.slots, kQ, c.holder);
+  if (&signature == &kDense) ReadDense(c);
+  if (&signature == &kVarlen) ReadVarlen(c);
+  if (&signature == &kCache) ReadCache(c);
+  ReadTail(c.slots, c.holder, c.args, c.options);
+}
+
+// out as q lies, with v's width; lse (B, H, S) or (H, T).
+std::array<std::int64_t, 4> OutShape(const AttentionArgs& a, const Problem& p) {
+  if (a.q.rank == 3) return {a.q.shape[0], p.heads_q, p.head_dim_v, 0};
+  return {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v};
+}
+std::array<std::int64_t, 3> LseShape(const AttentionArgs& a, const Problem& p) {
+  if (a.q.rank == 3) return {p.heads_q, a.q.shape[0], 0};
+  return {a.q.shape[0], p.heads_q, a.q.shape[1]};
+}
+
+void Compute(const Problem& p, const AttentionArgs& args, const std::optional<KernelChoice>& choice, Executor& executor) {
+  const DeviceCaps& caps = DeviceCaps::Host();
+  const Plan plan(p, choice ? Select(p, caps, *choice) : Select(p, caps), &executor);
+  const std::unique_ptr<std::byte[]> memory(new std::byte[plan.workspace_bytes()]);
+  Launch(plan, args, {memory.get(), plan.workspace_bytes()});
+}
+
+PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Guarded([&]() -> PyObject* {
+    Call c;
+    c.slots = Bind(signature, args, count, keywords);
+    Read(signature, c);
+    const Slots& slots = c.slots;
+    if (slots[kOut] != nullptr) c.args.out = ViewOf(slots[kOut], "out", Access::kWrite, c.holder);
+    Problem p = ProblemOf(c.args, c.options);
+    p.lse = BoolOf(slots[kReturnLse], "return_lse");
+    if (slots[kOutDtype] != nullptr) {
+      const DType wanted = DTypeOf(slots[kOutDtype], "out_dtype");
+      if (slots[kOut] != nullptr && wanted != c.args.out.dtype) {
+        throw Error("out", c.args.out.Describe(), "out_dtype, " + std::string(Name(wanted)));
+      }
+      if (wanted != p.OutType()) p.out_dtype = wanted;
+    }
+    Validate(p);
+    std::optional<NewTensor> out, lse;
+    const std::size_t rank = c.args.q.rank == 3 ? 3 : 4;
+    if (slots[kOut] == nullptr) {
+      const auto shape = OutShape(c.args, p);
+      out.emplace(slots[kQ], p.OutType(), std::span(shape).first(rank), "out", c.holder);
+      c.args.out = out->view();
+    }
+    if (p.lse) {
+      const auto shape = LseShape(c.args, p);
+      lse.emplace(slots[kQ], DType::kF32, std::span(shape).first(rank - 1), "lse", c.holder);
+      c.args.lse = lse->view();
+    }
+    const std::optional<KernelChoice> choice = ChoiceOf(slots[kKernel]);
+    Executor& executor = CallerExecutor();
+    {
+      const WithoutGil without;
+      Compute(p, c.args, choice, executor);
+    }
+    Object result = out ? out->Finish() : Object::Share(slots[kOut]);
+    if (!lse) return result.Release();
+    const Object sums = lse->Finish();
+    return PyTuple_Pack(2, result.get(), sums.get());
+  });
+}
+
+PyObject* Attention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Attend(kDense, args, count, keywords);
+}
+PyObject* VarlenAttention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Attend(kVarlen, args, count, keywords);
+}
+PyObject* WithKvCache(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Attend(kCache, args, count, keywords);
+}
+
+PyObject* MergeStatesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Guarded([&]() -> PyObject* {
+    const Slots slots = Bind(kMerge, args, count, keywords);
+    Holder holder;
+    const TensorView o_a = *Tensor(slots, kOA, holder), lse_a = *Tensor(slots, kLseA, holder);
+    const TensorView o_b = *Tensor(slots, kOB, holder), lse_b = *Tensor(slots, kLseB, holder);
+    const auto extents = [](const TensorView& t) { return std::span(t.shape).first(static_cast<std::size_t>(t.rank)); };
+    if (o_a.rank < 1) throw Error("o_a", o_a.Describe(), "(B, S, H, Dv) or (T, H, Dv)");
+    NewTensor out(slots[kOA], o_a.dtype, extents(o_a), "out", holder);
+    NewTensor lse(slots[kOA], DType::kF32, extents(lse_a), "lse", holder);
+    {
+      const WithoutGil without;
+      MergeStates(o_a, lse_a, o_b, lse_b, out.view(), lse.view());
+    }
+    const Object merged = out.Finish(), sums = lse.Finish();
+    return PyTuple_Pack(2, merged.get(), sums.get());
+  });
+}
+
+// problem("attention", args, kwargs): the text of the problem that such a call would compute. Nothing runs.
+PyObject* ProblemText(PyObject*, PyObject* arguments) {
+  return Guarded([&]() -> PyObject* {
+    const char* name = nullptr;
+    PyObject *positional = nullptr, *named = nullptr;
+    if (!PyArg_ParseTuple(arguments, "sO!O!", &name, &PyTuple_Type, &positional, &PyDict_Type, &named)) {
+      throw PythonError();
+    }
+    const Signature* signature = nullptr;
+    for (const Signature* s : {&kDense, &kVarlen, &kCache}) {
+      if (std::string_view(s->name) == name) signature = s;
+    }
+    if (signature == nullptr) throw UsageError("case", name, "attention, varlen_attention or with_kvcache");
+    std::vector<PyObject*> values;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(positional); ++i) values.push_back(PyTuple_GET_ITEM(positional, i));
+    const Object names = Object::Steal(PyTuple_New(PyDict_Size(named)));
+    PyObject *key = nullptr, *value = nullptr;
+    Py_ssize_t place = 0, n = 0;
+    while (PyDict_Next(named, &place, &key, &value) != 0) {
+      PyTuple_SET_ITEM(names.get(), n++, Py_NewRef(key));
+      values.push_back(value);
+    }
+    Call c;
+    c.slots = Bind(*signature, values.data(), PyTuple_GET_SIZE(positional), names.get());
+    Read(*signature, c);
+    if (c.slots[kOut] != nullptr) c.args.out = ViewOf(c.slots[kOut], "out", Access::kWrite, c.holder);
+    Problem p = ProblemOf(c.args, c.options);
+    p.lse = BoolOf(c.slots[kReturnLse], "return_lse");
+    if (c.slots[kOutDtype] != nullptr) p.out_dtype = DTypeOf(c.slots[kOutDtype], "out_dtype");
+    Validate(p);
+    return PyUnicode_FromString(Print(p).c_str());
+  });
+}
+
+// A vectorcall function as the method tables want it.
+template <class Function>
+PyMethodDef Fast(const char* name, Function* function, const char* doc) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL | METH_KEYWORDS, doc};
+}
+
+PyMethodDef methods[] = {
+    Fast(kDense.name, Attention, kAttentionDoc),
+    Fast(kVarlen.name, VarlenAttention, kVarlenDoc),
+    Fast(kCache.name, WithKvCache, kKvCacheDoc),
+    Fast(kMerge.name, MergeStatesOf, kMergeDoc),
+    {"problem", ProblemText, METH_VARARGS, "problem(name, args, kwargs)\n--\n\nThe problem text of a call."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+int AddCalls(PyObject* module) { return PyModule_AddFunctions(module, methods); }
+
+}  // namespace regard::python

@@ -1,0 +1,72 @@
+// Docstrings of the calls. The first line is the signature that inspect.signature reads.
+#pragma once
+
+namespace regard::python {
+
+#define REGARD_TAIL                                                                                                   \
+  "scale=None, causal=False, window=(None, None), chunk=None, softcap=0.0, alibi_slopes=None, bias=None, mask=None, "         \
+  "sink=None, qv=None, leftpad=None, q_offset=None, seqused_q=None, seqused_kv=None, q_descale=None, "                \
+  "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0, invariance='full', kernel=None, out=None, "         \
+  "out_dtype=None, return_lse=False"
+
+#define REGARD_TAIL_DOC                                                                                               \
+  "Options, the same in every call (docs/semantics.md has the last word on each):\n"                                  \
+  "  scale         factor of the scores; default 1/sqrt(D), with qv 1/sqrt(D + Dv)\n"                                 \
+  "  causal        query i sees keys up to its own position, the ends of both sequences aligned\n"                    \
+  "  window        (left, right), each a number of keys or None: inclusive distances from the query\n"                \
+  "  chunk         attention inside chunks of so many keys\n"                                                         \
+  "  softcap       cap > 0: score = cap * tanh(score / cap)\n"                                                        \
+  "  alibi_slopes  f32 (Hq) or (B, Hq)\n"                                                                             \
+  "  bias          f32, f16 or bf16 (B|1, Hq|1, Sq|1, Skv|1), added to the scores\n"                                  \
+  "  mask          bool or uint8, the same shapes; nonzero: attend\n"                                                 \
+  "  sink          (Hq), f32 or q's type: a score without a value in every softmax\n"                                 \
+  "  qv            as q with v's width: a second query against the values\n"                                          \
+  "  leftpad, q_offset, seqused_q, seqused_kv   int32 (B), arrays or lists\n"                                         \
+  "  q_descale, k_descale, v_descale            f32 (B, Hkv), with fp8 only\n"                                        \
+  "  dropout, seed, offset   probability, and the counter of its random numbers\n"                                    \
+  "  invariance    'full', 'batch' or 'none': which bits may not change with the company of a row\n"                  \
+  "  kernel        a kernel's name, a dotted prefix, or a list of them: only these may run, in this order\n"          \
+  "  out           a tensor for the result; out_dtype: its type ('f32', torch.float16, numpy.float32, ...)\n"         \
+  "  return_lse    also return the log-sum-exp of each row, f32, natural logarithm\n\n"                               \
+  "Types: q f32, f16, bf16 or fp8; k and v the same, or fp8 (f8e4m3, f8e5m2). Accumulation in f32.\n"                 \
+  "Returns out, or (out, lse), in the library of q: torch in, torch out; NumPy in, NumPy out.\n"                      \
+  "Raises regard.Error (a ValueError with .field, .value, .expected) before anything is written."
+
+inline constexpr char kAttentionDoc[] =
+    "attention(q, k, v, *, " REGARD_TAIL ")\n--\n\n"
+    "Exact attention over dense tensors.\n\n"
+    "Shapes: q (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv); out (B, Sq, Hq, Dv), lse (B, Hq, Sq).\n"
+    "Any strides with a contiguous last dim; Hq a multiple of Hkv; D and Dv from 1 to 512.\n\n" REGARD_TAIL_DOC;
+
+inline constexpr char kVarlenDoc[] =
+    "varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_kv=None, *, block_table=None, seqlens_kv=None, kv_indptr=None, "
+    "kv_indices=None, kv_last_page_len=None, kv_layout='NHD', " REGARD_TAIL ")\n--\n\n"
+    "Exact attention over packed sequences, or packed queries over a paged cache.\n\n"
+    "Shapes: q (Tq, Hq, D); k (Tkv, Hkv, D), v (Tkv, Hkv, Dv) with cu_seqlens_kv, or pages (pages, page_size, Hkv, D),\n"
+    "kv_layout 'HND': (pages, Hkv, page_size, D), with block_table (B, max_pages) and seqlens_kv (B), or with\n"
+    "kv_indptr (B + 1), kv_indices and kv_last_page_len (B). cu_seqlens: (B + 1), first 0, not decreasing.\n"
+    "Index arguments are int32 arrays or lists of numbers. out (Tq, Hq, Dv), lse (Hq, Tq).\n\n" REGARD_TAIL_DOC;
+
+inline constexpr char kKvCacheDoc[] =
+    "with_kvcache(q, k_cache, v_cache, k_new=None, v_new=None, *, cache_seqlens, cache_batch_idx=None, "
+    "block_table=None, kv_indptr=None, kv_indices=None, kv_last_page_len=None, kv_layout='NHD', cu_seqlens_q=None, "
+    "cu_seqlens_new=None, rotary_cos=None, rotary_sin=None, rotary='none', rotary_seqlens=None, " REGARD_TAIL ")\n--\n\n"
+    "Attention over a KV cache; new tokens are written into it first, in place.\n\n"
+    "Shapes: q (B, Sq, Hq, D), or (Tq, Hq, D) with cu_seqlens_q; k_cache, v_cache (rows, capacity, Hkv, D|Dv), or pages\n"
+    "as in varlen_attention; k_new (B, Snew, Hkv, D), v_new (B, Snew, Hkv, Dv), packed with cu_seqlens_new.\n"
+    "cache_seqlens: int32 (B), the keys that each row holds before the call; it is not changed.\n"
+    "cache_batch_idx: int32 (B), which row of the cache (or of the block table) each query reads.\n"
+    "rotary_cos, rotary_sin: (positions, rotary_dim / 2), f32 or q's type; rotary 'interleaved' or 'half' turns q and\n"
+    "k_new from position cache_seqlens (or rotary_seqlens) on.\n\n" REGARD_TAIL_DOC;
+
+inline constexpr char kMergeDoc[] =
+    "merge_states(o_a, lse_a, o_b, lse_b)\n--\n\n"
+    "Merges two partial results over different keys into the result over all of them.\n\n"
+    "Shapes: o (B, S, H, Dv) with lse (B, H, S), or (T, H, Dv) with (H, T); o f32, f16 or bf16, lse f32.\n"
+    "Returns (out, lse), out in o_a's type. Merging with (0, -inf) changes nothing.\n"
+    "Raises regard.Error for shapes and types that do not fit.";
+
+#undef REGARD_TAIL
+#undef REGARD_TAIL_DOC
+
+}  // namespace regard::python

@@ -1,0 +1,157 @@
+// explain, list_kernels, check: results as JSON text and plain values, which the package wraps.
+#include "python/src/tools.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "python/src/arguments.h"
+#include "python/src/threads.h"
+#include "regard/device.h"
+#include "regard/plan.h"
+#include "regard/status.h"
+#include "src/backend/kernel_info.h"
+#include "src/backend/select.h"
+#include "src/cases/check.h"
+#include "src/cases/grid.h"
+#include "src/core/suggest.h"
+
+namespace nb = nanobind;
+
+namespace regard::python {
+namespace {
+
+constexpr Isa kIsas[] = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
+
+// This machine, or one whose best instruction set is `isa`.
+DeviceCaps CapsFor(const std::string& isa) {
+  DeviceCaps caps = DeviceCaps::Host();
+  if (isa.empty()) return caps;
+  std::string known;
+  for (const Isa best : kIsas) {
+    known += (known.empty() ? "" : ", ") + std::string(Name(best));
+    if (isa != Name(best)) continue;
+    caps.isas.clear();
+    for (const Isa below : kIsas) {
+      const bool arm = below == Isa::kNeon;
+      if (below <= best && (below == Isa::kScalar || arm == (best == Isa::kNeon))) caps.isas.push_back(below);
+    }
+    return caps;
+  }
+  throw Error("isa", isa, "one of " + known);
+}
+
+// (text, JSON) of the choice for a problem.
+nb::tuple Explain(const std::string& text, nb::handle kernel, const std::string& isa) {
+  const Problem p = ParseProblem(text);
+  Validate(p);
+  const DeviceCaps caps = CapsFor(isa);
+  const std::optional<KernelChoice> choice = ChoiceOf(kernel.is_none() ? nullptr : kernel.ptr());
+  const Selection selection = choice ? Select(p, caps, *choice) : Select(p, caps);
+  const Plan plan(p, selection, &CallerExecutor());
+  const std::string words = ExplainText(p, caps, &plan, selection), json = ExplainJson(p, caps, &plan, selection);
+  return nb::make_tuple(words, json);
+}
+
+// (name, numerics, summary, problems of the kinds asked for that it can do here) of every kernel.
+nb::list Kernels() {
+  nb::list rows;
+  DeviceCaps everything = DeviceCaps::Host();
+  everything.isas.assign(std::begin(kIsas), std::end(kIsas));
+  for (const KernelInfo* kernel : AllKernels()) {
+    std::vector<std::string> phases, dtypes;
+    bool here = false;
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2}) {
+      bool any = false;
+      for (const char* phase : {"prefill", "decode", "mixed", "backward"}) {
+        const bool mixed = std::string_view(phase) == "mixed";
+        const Problem p = ParseProblem(std::string(phase) + " b=2 sq=" + (phase[0] == 'd' ? "1" : "64") +
+                                       " skv=64 hq=4 hkv=2 d=64 dtype=" + std::string(Name(dtype)) +
+                                       (mixed ? " varlen" : ""));
+        try {
+          Validate(p);
+        } catch (const Error&) {
+          continue;
+        }
+        if (!kernel->supports(*kernel, p, everything).accepted) continue;
+        any = true;
+        here = here || kernel->supports(*kernel, p, DeviceCaps::Host()).accepted;
+        if (std::find(phases.begin(), phases.end(), phase) == phases.end()) phases.push_back(phase);
+      }
+      if (any) dtypes.push_back(std::string(Name(dtype)));
+    }
+    rows.append(nb::make_tuple(kernel->name, kernel->numerics, kernel->summary, here,
+                              nb::tuple(nb::cast(phases)), nb::tuple(nb::cast(dtypes))));
+  }
+  return rows;
+}
+
+std::vector<const KernelInfo*> KernelsMatching(const std::string& pattern) {
+  std::vector<const KernelInfo*> matching;
+  std::vector<std::string_view> names;
+  for (const KernelInfo* kernel : AllKernels()) {
+    names.push_back(kernel->name);
+    if (pattern.empty() || MatchesPattern(pattern, kernel->name)) matching.push_back(kernel);
+  }
+  if (!matching.empty()) return matching;
+  const std::string nearest = Nearest(pattern, names);
+  throw Error("kernel", pattern,
+              "a kernel's name or a dotted prefix of one" + (nearest.empty() ? "" : "; the nearest is " + nearest));
+}
+
+// Asked between runs, with the GIL: Ctrl-C stops the check.
+bool Interrupted() {
+  const nb::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+nb::dict Check(const std::vector<std::string>& texts, const std::string& kernel, bool quick, bool cross) {
+  std::vector<Problem> problems;
+  if (texts.empty()) problems = cases::Grid(quick ? cases::GridSize::kQuick : cases::GridSize::kAll);
+  for (const std::string& text : texts) {
+    problems.push_back(ParseProblem(text));
+    Validate(problems.back());
+  }
+  const std::vector<const KernelInfo*> kernels = KernelsMatching(kernel);
+  cases::CheckOptions options;
+  options.cross = cross;
+  options.reference_too = !kernel.empty();
+  options.executor = &CallerExecutor();
+  options.interrupted = Interrupted;
+  cases::CheckReport report;
+  {
+    const nb::gil_scoped_release release;
+    report = cases::RunCheck(problems, kernels, options);
+  }
+  if (PyErr_Occurred() != nullptr) throw nb::python_error();
+  nb::list scores, misses;
+  for (const cases::KernelScore& s : report.kernels) {
+    scores.append(nb::make_tuple(s.kernel, s.cases, s.misses, s.worst_ratio, s.out_error, s.worst_case));
+  }
+  for (const cases::Miss& m : report.misses) misses.append(nb::make_tuple(m.problem, m.kernel, m.what));
+  nb::dict result;
+  result["cases"] = report.cases;
+  result["runs"] = report.runs;
+  result["unable"] = report.unable;
+  result["scores"] = scores;
+  result["misses"] = misses;
+  return result;
+}
+
+}  // namespace
+
+void AddTools(nb::module_& m) {
+  m.def("explain", &Explain, nb::arg("case"), nb::arg("kernel").none(), nb::arg("isa"));
+  m.def("kernels", &Kernels);
+  m.def("check", &Check, nb::arg("cases"), nb::arg("kernel"), nb::arg("quick"), nb::arg("cross"));
+  m.def("threads", [] { return CallerExecutor().threads(); });
+  m.def("set_error_types", [](nb::handle error, nb::handle usage) { SetErrorTypes(error.ptr(), usage.ptr()); });
+  m.def("set_choice_variable", [](nb::handle variable) { SetChoiceVariable(variable.ptr()); });
+}
+
+}  // namespace regard::python
