@@ -121,6 +121,18 @@ def cumulative(lengths):
     return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], dtype=torch.int32)
 
 
+def paged_copy(k, lengths, page_size, seed=0):
+    """k (B, S, H, D) scattered over pages in random order; NaN wherever no key is. Returns pages and block table."""
+    per_row = -(-k.shape[1] // page_size)
+    order = torch.randperm(k.shape[0] * per_row + 2, generator=torch.Generator().manual_seed(seed))
+    table = order[: k.shape[0] * per_row].view(k.shape[0], per_row).to(torch.int32)
+    pages = torch.full((len(order), page_size, *k.shape[2:]), torch.nan, dtype=k.dtype)
+    for b, length in enumerate(lengths):
+        for j in range(length):
+            pages[table[b, j // page_size], j % page_size] = k[b, j]
+    return pages, table
+
+
 def fa2_lse(lse):
     """regard's lse with flash-attn 2's +inf for empty rows."""
     return torch.where(torch.isneginf(lse), math.inf, lse)
