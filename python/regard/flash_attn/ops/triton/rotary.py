@@ -45,8 +45,9 @@ def apply_rotary(
     source, target = (t[:tokens] if cu_seqlens is not None else t for t in (x, out))
     first, second = _halves(half, interleaved)
     a, b = source[..., first].float(), source[..., second].float()
-    target[..., first] = (a * c - b * s).to(x.dtype)
-    target[..., second] = (a * s + b * c).to(x.dtype)
+    # In f32 and in place a and b are views of the target: both results come before the first write.
+    turned = a * c - b * s, a * s + b * c
+    target[..., first], target[..., second] = (t.to(x.dtype) for t in turned)
     return out
 
 
