@@ -14,10 +14,12 @@ from regard._errors import Error, UsageError
 from regard._core import (
     __version__,
     attention,
+    attention_backward,
     merge_states,
     varlen_attention,
     with_kvcache,
 )
+from regard._gradients import Gradients
 from regard._choice import backends
 from regard._tools import (
     BenchResult,
@@ -39,6 +41,7 @@ __all__ = [
     "CheckReport",
     "Error",
     "Explanation",
+    "Gradients",
     "Kernel",
     "KernelScore",
     "Miss",
@@ -46,6 +49,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "attention",
+    "attention_backward",
     "backends",
     "bench",
     "check",

@@ -9,10 +9,11 @@
 namespace regard::python {
 namespace {
 
-constexpr Arg kTail[] = {kScale,    kCausal,    kWindow,     kChunk,     kSoftcap,   kAlibiSlopes, kBias,    kMask,
-                         kSink,     kQv,        kLeftpad,    kQOffset,   kSequsedQ,  kSequsedKv,   kQDescale, kKDescale,
-                         kVDescale, kDropout,   kSeed,       kOffset,    kInvariance, kKernel,     kOut,     kOutDtype,
-                         kReturnLse};
+constexpr Arg kOptions[] = {kScale,   kCausal,    kWindow,    kChunk,      kSoftcap, kAlibiSlopes, kBias,
+                            kMask,    kSink,      kQv,        kLeftpad,    kQOffset, kSequsedQ,    kSequsedKv,
+                            kQDescale, kKDescale, kVDescale,  kDropout,    kSeed,    kOffset,      kInvariance,
+                            kKernel};
+constexpr Arg kResults[] = {kOut, kOutDtype, kReturnLse};
 
 PyObject* choice_variable = nullptr;
 
@@ -29,8 +30,11 @@ template <class Visit>
 void ForEachArg(const Signature& s, Visit&& visit) {
   for (const Arg a : s.positional) visit(a);
   for (const Arg a : s.keyword_only) visit(a);
-  if (s.tail) {
-    for (const Arg a : kTail) visit(a);
+  if (s.options) {
+    for (const Arg a : kOptions) visit(a);
+  }
+  if (s.results) {
+    for (const Arg a : kResults) visit(a);
   }
 }
 
@@ -66,7 +70,8 @@ const std::array<const char*, kArgCount> kArgNames = {
     "kv_layout", "cache_seqlens", "cache_batch_idx", "cu_seqlens_new", "rotary_cos", "rotary_sin", "rotary",
     "rotary_seqlens", "scale", "causal", "window", "chunk", "softcap", "alibi_slopes", "bias", "mask", "sink", "qv",
     "leftpad", "q_offset", "seqused_q", "seqused_kv", "q_descale", "k_descale", "v_descale", "dropout", "seed",
-    "offset", "invariance", "kernel", "out", "out_dtype", "return_lse", "o_a", "lse_a", "o_b", "lse_b"};
+    "offset", "invariance", "kernel", "out", "out_dtype", "return_lse", "o_a", "lse_a", "o_b", "lse_b",
+    "dout", "lse", "dlse", "dq", "dk", "dv", "dbias", "dsink", "grad_dtype"};
 
 Slots Bind(const Signature& s, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   Slots slots;
@@ -191,7 +196,7 @@ std::optional<TensorView> Table(const Slots& slots, Arg arg, Holder& holder) {
   return TableOf(slots[arg], kArgNames[arg], holder);
 }
 
-void ReadTail(const Slots& slots, Holder& holder, AttentionArgs& args, AttentionOptions& options) {
+void ReadOptions(const Slots& slots, Holder& holder, AttentionArgs& args, AttentionOptions& options) {
   if (PyObject* scale = slots[kScale]) options.scale = DoubleOf(scale, "scale");
   options.causal = BoolOf(slots[kCausal], "causal");
   ReadWindow(slots[kWindow], options);

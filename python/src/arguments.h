@@ -22,6 +22,7 @@ enum Arg : std::uint8_t {
   kSequsedQ, kSequsedKv, kQDescale, kKDescale, kVDescale, kDropout, kSeed, kOffset, kInvariance, kKernel,
   kOut, kOutDtype, kReturnLse,
   kOA, kLseA, kOB, kLseB,
+  kDOut, kLse, kDLse, kDQ, kDK, kDV, kDBias, kDSink, kGradDtype,
   kArgCount
 };
 extern const std::array<const char*, kArgCount> kArgNames;
@@ -37,16 +38,17 @@ struct Signature {
   const char* name;
   std::span<const Arg> positional;    // in order; the first `required` must be given
   std::size_t required;
-  std::span<const Arg> keyword_only;  // beside the tail, which `tail` adds
+  std::span<const Arg> keyword_only;  // beside those that the flags below add
   std::span<const Arg> must;          // keyword-only ones that must be given
-  bool tail;                          // scale ... kernel, out, out_dtype, return_lse
+  bool options;                       // scale ... kernel
+  bool results;                       // out, out_dtype, return_lse
 };
 
 // Sorts a vectorcall's arguments into slots. Throws UsageError: unknown, repeated, missing, too many.
 Slots Bind(const Signature& signature, PyObject* const* args, Py_ssize_t count, PyObject* keywords);
 
-// The tail of keyword arguments that all attention calls share, tensors included (not out).
-void ReadTail(const Slots& slots, Holder& holder, AttentionArgs& args, AttentionOptions& options);
+// The options that all attention calls share, tensors among them.
+void ReadOptions(const Slots& slots, Holder& holder, AttentionArgs& args, AttentionOptions& options);
 std::optional<TensorView> Tensor(const Slots& slots, Arg arg, Holder& holder, Access access = Access::kRead);
 std::optional<TensorView> Table(const Slots& slots, Arg arg, Holder& holder);
 

@@ -3,16 +3,14 @@
 
 #include <memory>
 #include <span>
-#include <string_view>
-#include <vector>
 
 #include "python/src/arguments.h"
 #include "python/src/docs.h"
 #include "python/src/object.h"
+#include "python/src/plans.h"
 #include "python/src/tensors.h"
 #include "python/src/threads.h"
 #include "regard/attention.h"
-#include "regard/device.h"
 
 namespace regard::python {
 namespace {
@@ -26,10 +24,10 @@ constexpr Arg kCacheNamed[] = {kCacheSeqlens, kCacheBatchIdx, kBlockTable, kKvIn
 constexpr Arg kCacheMust[] = {kCacheSeqlens};
 constexpr Arg kMergePositional[] = {kOA, kLseA, kOB, kLseB};
 
-constexpr Signature kDense{"attention", kQkv, 3, {}, {}, true};
-constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, true};
-constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, true};
-constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, false};
+constexpr Signature kDense{"attention", kQkv, 3, {}, {}, true, true};
+constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, true, true};
+constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, true, true};
+constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, false, false};
 
 struct Call {
   Slots slots;
@@ -85,7 +83,7 @@ void Read(const Signature& signature, Call& c) {
   if (&signature == &kDense) ReadDense(c);
   if (&signature == &kVarlen) ReadVarlen(c);
   if (&signature == &kCache) ReadCache(c);
-  ReadTail(c.slots, c.holder, c.args, c.options);
+  ReadOptions(c.slots, c.holder, c.args, c.options);
 }
 
 // out as q lies, with v's width; lse (B, H, S) or (H, T).
@@ -98,30 +96,36 @@ std::array<std::int64_t, 3> LseShape(const AttentionArgs& a, const Problem& p) {
   return {a.q.shape[0], p.heads_q, a.q.shape[1]};
 }
 
+// Without the GIL.
 void Compute(const Problem& p, const AttentionArgs& args, const std::optional<KernelChoice>& choice, Executor& executor) {
-  const DeviceCaps& caps = DeviceCaps::Host();
-  const Plan plan(p, choice ? Select(p, caps, *choice) : Select(p, caps), &executor);
-  const std::unique_ptr<std::byte[]> memory(new std::byte[plan.workspace_bytes()]);
-  Launch(plan, args, {memory.get(), plan.workspace_bytes()});
+  const std::shared_ptr<const Plan> plan = PlanFor(p, choice, executor);
+  const std::unique_ptr<std::byte[]> memory(new std::byte[plan->workspace_bytes()]);
+  Launch(*plan, args, {memory.get(), plan->workspace_bytes()});
+}
+
+// Reads all arguments; the problem that they make.
+Problem Prepare(const Signature& signature, PyObject* const* args, Py_ssize_t count, PyObject* keywords, Call& c) {
+  c.slots = Bind(signature, args, count, keywords);
+  Read(signature, c);
+  if (c.slots[kOut] != nullptr) c.args.out = ViewOf(c.slots[kOut], "out", Access::kWrite, c.holder);
+  Problem p = ProblemOf(c.args, c.options);
+  p.lse = BoolOf(c.slots[kReturnLse], "return_lse");
+  if (c.slots[kOutDtype] != nullptr) {
+    const DType wanted = DTypeOf(c.slots[kOutDtype], "out_dtype");
+    if (c.slots[kOut] != nullptr && wanted != c.args.out.dtype) {
+      throw Error("out", c.args.out.Describe(), "out_dtype, " + std::string(Name(wanted)));
+    }
+    if (wanted != p.OutType()) p.out_dtype = wanted;
+  }
+  Validate(p);
+  return p;
 }
 
 PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Guarded([&]() -> PyObject* {
     Call c;
-    c.slots = Bind(signature, args, count, keywords);
-    Read(signature, c);
+    const Problem p = Prepare(signature, args, count, keywords, c);
     const Slots& slots = c.slots;
-    if (slots[kOut] != nullptr) c.args.out = ViewOf(slots[kOut], "out", Access::kWrite, c.holder);
-    Problem p = ProblemOf(c.args, c.options);
-    p.lse = BoolOf(slots[kReturnLse], "return_lse");
-    if (slots[kOutDtype] != nullptr) {
-      const DType wanted = DTypeOf(slots[kOutDtype], "out_dtype");
-      if (slots[kOut] != nullptr && wanted != c.args.out.dtype) {
-        throw Error("out", c.args.out.Describe(), "out_dtype, " + std::string(Name(wanted)));
-      }
-      if (wanted != p.OutType()) p.out_dtype = wanted;
-    }
-    Validate(p);
     std::optional<NewTensor> out, lse;
     const std::size_t rank = c.args.q.rank == 3 ? 3 : 4;
     if (slots[kOut] == nullptr) {
@@ -176,57 +180,26 @@ PyObject* MergeStatesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
   });
 }
 
-// problem("attention", args, kwargs): the text of the problem that such a call would compute. Nothing runs.
-PyObject* ProblemText(PyObject*, PyObject* arguments) {
-  return Guarded([&]() -> PyObject* {
-    const char* name = nullptr;
-    PyObject *positional = nullptr, *named = nullptr;
-    if (!PyArg_ParseTuple(arguments, "sO!O!", &name, &PyTuple_Type, &positional, &PyDict_Type, &named)) {
-      throw PythonError();
-    }
-    const Signature* signature = nullptr;
-    for (const Signature* s : {&kDense, &kVarlen, &kCache}) {
-      if (std::string_view(s->name) == name) signature = s;
-    }
-    if (signature == nullptr) throw UsageError("case", name, "attention, varlen_attention or with_kvcache");
-    std::vector<PyObject*> values;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(positional); ++i) values.push_back(PyTuple_GET_ITEM(positional, i));
-    const Object names = Object::Steal(PyTuple_New(PyDict_Size(named)));
-    PyObject *key = nullptr, *value = nullptr;
-    Py_ssize_t place = 0, n = 0;
-    while (PyDict_Next(named, &place, &key, &value) != 0) {
-      PyTuple_SET_ITEM(names.get(), n++, Py_NewRef(key));
-      values.push_back(value);
-    }
-    Call c;
-    c.slots = Bind(*signature, values.data(), PyTuple_GET_SIZE(positional), names.get());
-    Read(*signature, c);
-    if (c.slots[kOut] != nullptr) c.args.out = ViewOf(c.slots[kOut], "out", Access::kWrite, c.holder);
-    Problem p = ProblemOf(c.args, c.options);
-    p.lse = BoolOf(c.slots[kReturnLse], "return_lse");
-    if (c.slots[kOutDtype] != nullptr) p.out_dtype = DTypeOf(c.slots[kOutDtype], "out_dtype");
-    Validate(p);
-    return PyUnicode_FromString(Print(p).c_str());
-  });
-}
-
-// A vectorcall function as the method tables want it.
-template <class Function>
-PyMethodDef Fast(const char* name, Function* function, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL | METH_KEYWORDS, doc};
-}
-
 PyMethodDef methods[] = {
     Fast(kDense.name, Attention, kAttentionDoc),
     Fast(kVarlen.name, VarlenAttention, kVarlenDoc),
     Fast(kCache.name, WithKvCache, kKvCacheDoc),
     Fast(kMerge.name, MergeStatesOf, kMergeDoc),
-    {"problem", ProblemText, METH_VARARGS, "problem(name, args, kwargs)\n--\n\nThe problem text of a call."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 }  // namespace
 
 int AddCalls(PyObject* module) { return PyModule_AddFunctions(module, methods); }
+
+std::optional<Problem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                     PyObject* keywords) {
+  for (const Signature* s : {&kDense, &kVarlen, &kCache}) {
+    if (name != s->name) continue;
+    Call c;
+    return Prepare(*s, args, count, keywords, c);
+  }
+  return std::nullopt;
+}
 
 }  // namespace regard::python

@@ -1,11 +1,29 @@
-// The calls that compute: attention, varlen_attention, with_kvcache, merge_states.
+// The calls that compute: attention, varlen_attention, with_kvcache, merge_states; attention_backward.
 #pragma once
 
 #include <Python.h>
 
+#include <optional>
+#include <string_view>
+
+#include "regard/problem.h"
+
 namespace regard::python {
 
-// Adds the functions to the module. Returns 0, or -1 with a Python exception set.
-int AddCalls(PyObject* module);
+// Add the functions to the module. Return 0, or -1 with a Python exception set.
+int AddCalls(PyObject* module);         // calls.cc
+int AddBackwardCalls(PyObject* module);  // backward_call.cc
+
+// The problem that such a call would compute, nothing if `name` is no call of this file. Throws what the call throws for
+// its arguments.
+std::optional<Problem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count, PyObject* keywords);
+std::optional<Problem> ProblemOfBackwardCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                             PyObject* keywords);
+
+// A vectorcall function as the method tables want it.
+template <class Function>
+PyMethodDef Fast(const char* name, Function* function, const char* doc) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL | METH_KEYWORDS, doc};
+}
 
 }  // namespace regard::python

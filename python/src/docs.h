@@ -3,11 +3,11 @@
 
 namespace regard::python {
 
-#define REGARD_TAIL                                                                                                   \
+#define REGARD_OPTIONS                                                                                                \
   "scale=None, causal=False, window=(None, None), chunk=None, softcap=0.0, alibi_slopes=None, bias=None, mask=None, "         \
   "sink=None, qv=None, leftpad=None, q_offset=None, seqused_q=None, seqused_kv=None, q_descale=None, "                \
-  "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0, invariance='full', kernel=None, out=None, "         \
-  "out_dtype=None, return_lse=False"
+  "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0, invariance='full', kernel=None"
+#define REGARD_TAIL REGARD_OPTIONS ", out=None, out_dtype=None, return_lse=False"
 
 #define REGARD_TAIL_DOC                                                                                               \
   "Options, the same in every call (docs/semantics.md has the last word on each):\n"                                  \
@@ -66,6 +66,19 @@ inline constexpr char kMergeDoc[] =
     "Returns (out, lse), out in o_a's type. Merging with (0, -inf) changes nothing.\n"
     "Raises regard.Error for shapes and types that do not fit.";
 
+inline constexpr char kBackwardDoc[] =
+    "attention_backward(dout, q, k, v, out, lse, *, dlse=None, cu_seqlens_q=None, cu_seqlens_kv=None, " REGARD_OPTIONS
+    ", dq=None, dk=None, dv=None, dbias=False, dsink=False, grad_dtype=None)\n--\n\n"
+    "Gradients of attention, or with cu_seqlens of varlen_attention, for q, k, v, and on request bias and sink.\n\n"
+    "q, k, v and the options: those of the forward call; out and lse: what it returned (lse the natural logarithm).\n"
+    "dout: as out, in q's type or f32. dlse: f32 as lse, the gradient of lse. Probabilities are recomputed from lse.\n"
+    "dq, dk, dv: tensors for the results, in q's type or f32; made where absent, in grad_dtype ('f32' or q's type).\n"
+    "dbias: True or a tensor of bias' shape, in its type or f32, summed over the extents of 1. dsink: True or f32 (Hq).\n"
+    "Gradients of grouped heads are summed in f32 and rounded once; the bits do not depend on the number of threads.\n\n"
+    "Returns regard.Gradients(dq, dk, dv, dbias, dsink), None for those not asked for, in the library of q.\n"
+    "Raises regard.Error before anything is written. Caches, pages, fp8 and qv have no backward pass.";
+
+#undef REGARD_OPTIONS
 #undef REGARD_TAIL
 #undef REGARD_TAIL_DOC
 

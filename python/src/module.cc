@@ -12,6 +12,7 @@
 namespace nb = nanobind;
 
 NB_MODULE(_core, m) {
+  regard::internal::WatchForks();
   m.attr("__doc__") = "The compiled part of regard; use the package.";
   m.attr("__version__") = regard_version();
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
@@ -21,7 +22,7 @@ NB_MODULE(_core, m) {
       regard::python::RaiseCurrentException();
     }
   });
-  if (regard::python::AddCalls(m.ptr()) != 0) throw nb::python_error();
+  if (regard::python::AddCalls(m.ptr()) != 0 || regard::python::AddBackwardCalls(m.ptr()) != 0) throw nb::python_error();
   regard::python::AddTools(m);
   regard::python::AddBench(m);
 }

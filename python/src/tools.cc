@@ -11,6 +11,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "python/src/arguments.h"
+#include "python/src/calls.h"
 #include "python/src/threads.h"
 #include "regard/device.h"
 #include "regard/plan.h"
@@ -56,6 +57,27 @@ nb::tuple Explain(const std::string& text, nb::handle kernel, const std::string&
   const Plan plan(p, selection, &CallerExecutor());
   const std::string words = ExplainText(p, caps, &plan, selection), json = ExplainJson(p, caps, &plan, selection);
   return nb::make_tuple(words, json);
+}
+
+// The problem text of the call `name`(*positional, **named). Nothing runs.
+nb::object ProblemText(const std::string& name, nb::tuple positional, nb::dict named) {
+  std::vector<PyObject*> values;
+  for (const nb::handle value : positional) values.push_back(value.ptr());
+  nb::list names;
+  for (const auto& [key, value] : named) {
+    names.append(key);
+    values.push_back(value.ptr());
+  }
+  const nb::tuple keywords(names);
+  PyObject* text = Guarded([&]() -> PyObject* {
+    const auto count = static_cast<Py_ssize_t>(positional.size());
+    std::optional<Problem> p = ProblemOfCall(name, values.data(), count, keywords.ptr());
+    if (!p) p = ProblemOfBackwardCall(name, values.data(), count, keywords.ptr());
+    if (!p) throw UsageError("case", name, "a problem's text, a call of regard with its arguments, or tensors");
+    return PyUnicode_FromString(Print(*p).c_str());
+  });
+  if (text == nullptr) throw nb::python_error();
+  return nb::steal(text);
 }
 
 // (name, numerics, summary, problems of the kinds asked for that it can do here) of every kernel.
@@ -147,6 +169,7 @@ nb::dict Check(const std::vector<std::string>& texts, const std::string& kernel,
 
 void AddTools(nb::module_& m) {
   m.def("explain", &Explain, nb::arg("case"), nb::arg("kernel").none(), nb::arg("isa"));
+  m.def("problem", &ProblemText, nb::arg("name"), nb::arg("args"), nb::arg("kwargs"));
   m.def("kernels", &Kernels);
   m.def("check", &Check, nb::arg("cases"), nb::arg("kernel"), nb::arg("quick"), nb::arg("cross"));
   m.def("threads", [] { return CallerExecutor().threads(); });

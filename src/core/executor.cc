@@ -29,6 +29,8 @@ namespace {
 thread_local const Executor* t_executor = nullptr;  // whose body this thread runs
 thread_local int t_worker = 0;
 
+std::atomic<bool> g_pool_started{false};
+std::atomic<bool> g_any_forked_child{false};
 std::atomic<bool> g_forked_child{false};
 std::atomic<bool> g_fork_told{false};
 
@@ -65,11 +67,21 @@ bool MustRunSerially() noexcept {
   return true;
 }
 
-void NotePoolStarts() noexcept {
+bool InAnyForkedChild() noexcept { return g_any_forked_child.load(std::memory_order_relaxed); }
+
+void WatchForks() noexcept {
   static std::once_flag once;
   std::call_once(once, [] {
-    pthread_atfork(nullptr, nullptr, [] { g_forked_child.store(true, std::memory_order_relaxed); });
+    pthread_atfork(nullptr, nullptr, [] {
+      g_any_forked_child.store(true, std::memory_order_relaxed);
+      if (g_pool_started.load(std::memory_order_relaxed)) g_forked_child.store(true, std::memory_order_relaxed);
+    });
   });
+}
+
+void NotePoolStarts() noexcept {
+  WatchForks();
+  g_pool_started.store(true, std::memory_order_relaxed);
 }
 
 }  // namespace internal
@@ -92,6 +104,7 @@ Executor* MakeExecutor(ExecutorKind kind, int threads) {
                 "0 (REGARD_THREADS or all cores) to " + std::to_string(kMaxThreads));
   }
   if (threads == 0) threads = DefaultThreads(Env());
+  internal::WatchForks();
   switch (kind) {
     case ExecutorKind::kSerial:
       break;

@@ -1,9 +1,14 @@
 // The default executor: OpenMP's own pool, which a host program (PyTorch, MKL) usually has running already.
 //
+// In a forked child the runtime's pool may be one that another library started before the fork, without its threads: a
+// region would wait for them for ever. There a private pool of std::thread does the work.
+//
 // Every parallel run takes the whole team, however few tasks there are: asking for a smaller one makes libgomp end
 // threads and start them again at the next full run.
 
 #include <omp.h>
+
+#include <mutex>
 
 #include "src/core/executor_internal.h"
 
@@ -17,6 +22,10 @@ class OpenMpExecutor final : public Executor {
 
   void ParallelFor(std::int64_t n, Fn fn, void* ctx) noexcept override {
     if (n <= 1 || threads_ == 1 || omp_in_parallel() != 0 || MustRunSerially()) return RunSerially(this, n, fn, ctx);
+    if (InAnyForkedChild()) {
+      if (Executor* own = OwnThreads()) return own->ParallelFor(n, fn, ctx);
+      return RunSerially(this, n, fn, ctx);
+    }
     NotePoolStarts();
 #pragma omp parallel num_threads(threads_)
     {
@@ -28,7 +37,21 @@ class OpenMpExecutor final : public Executor {
   }
 
  private:
+  // The private pool of a forked child; null where the system gives no threads.
+  Executor* OwnThreads() noexcept {
+    std::call_once(own_once_, [this] {
+      try {
+        own_ = MakeStdThreadExecutor(threads_);
+      } catch (...) {
+        own_.reset();
+      }
+    });
+    return own_.get();
+  }
+
   const int threads_;
+  std::once_flag own_once_;
+  std::unique_ptr<Executor> own_;
 };
 
 }  // namespace

@@ -240,5 +240,20 @@ TEST(Executor, ForkedChildOfAStartedPoolRunsSeriallyAndSaysSoOnce) {
   }
 }
 
+// Under OpenMP's own pool, which a child inherits without its threads, a region of the child would wait for ever.
+TEST(Executor, ChildForkedAfterAnotherLibraryUsedOpenMpFinishes) {
+  const std::unique_ptr<Executor> executor(MakeExecutor(ExecutorKind::kOpenMp, kThreads));
+  std::atomic<int> others{0};
+#pragma omp parallel num_threads(kThreads)
+  others.fetch_add(1);
+  const ChildResult child = InChild([&] {
+    alarm(20);
+    std::atomic<int> calls{0};
+    for (int round = 0; round < 3; ++round) executor->For(10, [&](std::int64_t, int) { calls.fetch_add(1); });
+    return calls.load() == 30 ? 0 : 1;
+  });
+  EXPECT_EQ(child.exit_code, 0);
+}
+
 }  // namespace
 }  // namespace regard
