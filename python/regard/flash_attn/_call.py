@@ -14,6 +14,7 @@ from torch import Tensor
 
 import regard
 from regard import Error
+from regard.flash_attn._dialect import maybe_contiguous
 
 __all__ = ["Call", "Error", "forward", "backward", "packed", "unpacked_lse", "needs_grad", "save", "gradients"]
 
@@ -105,8 +106,9 @@ def backward(
             v, _ = packed(v, None)
             dk, dv = _flat_target(dk, writes), _flat_target(dv, writes)
     result = regard.attention_backward(
-        _rows(dout), q, k, v, _rows(out), lse.contiguous(), dlse=None if dlse is None else dlse.contiguous(),
-        cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, **options, dq=dq, dk=dk, dv=dv, dsink=dsink,
+        maybe_contiguous(dout), q, k, v, maybe_contiguous(out), lse.contiguous(),
+        dlse=None if dlse is None else dlse.contiguous(), cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, **options,
+        dq=dq, dk=dk, dv=dv, dsink=dsink,
     )
     for target, source in writes:
         target.copy_(source.view(target.shape))
@@ -140,11 +142,6 @@ def gradients(
     wants_sink = sink is not None and sink.requires_grad
     dsink = backward(dout, q, k, v, out, lse, ctx.call, dq=dq, dk=dk, dv=dv, dlse=dlse, dsink=wants_sink)
     return dsink.to(sink.dtype) if wants_sink else None
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Gradients may arrive expanded (a sum's) or transposed; kernels want the last dim contiguous."""
-    return x if x.stride(-1) == 1 or x.numel() == 0 else x.contiguous()
 
 
 def _flat_target(x: Tensor, writes: list[tuple[Tensor, Tensor]]) -> Tensor:

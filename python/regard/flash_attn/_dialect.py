@@ -12,8 +12,10 @@ from regard import Error
 
 
 def maybe_contiguous(x: Tensor | None) -> Tensor | None:
-    """x, copied if its last dim is strided."""
-    return x.contiguous() if x is not None and x.stride(-1) != 1 else x
+    """x, copied if its last dim is strided (a stride that does not matter, of an empty tensor, counts)."""
+    if x is None or x.stride(-1) == 1:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def round_multiple(x: int, m: int) -> int:
