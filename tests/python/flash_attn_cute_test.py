@@ -72,7 +72,7 @@ def test_a_row_with_a_sink_and_no_key_has_the_sink_as_lse():
 
 def test_varlen_packed_with_used_lengths_and_sinks():
     cu_q, cu_k, used_q, used_k = cumulative([4, 3]), cumulative([6, 5]), [4, 2], [6, 1]
-    q, k, v = randn(7, 4, 16, grad=True, seed=1), randn(11, 2, 16, grad=True, seed=2), randn(11, 2, 16, grad=True, seed=3)
+    q, k, v = (randn(n, h, 16, grad=True, seed=s) for n, h, s in ((7, 4, 1), (11, 2, 2), (11, 2, 3)))
     sink = randn(4, grad=True, seed=5)
     out, lse = cute.flash_attn_varlen_func(
         q, k, v, cu_seqlens_q=cu_q, cu_seqlens_k=cu_k, max_seqlen_q=4, max_seqlen_k=6, seqused_q=torch.tensor(used_q),

@@ -11,7 +11,11 @@ torch = pytest.importorskip("torch")
 import regard  # noqa: E402
 from flash_attn_support import assert_close, dense, fa2_lse, gradients_of, randn  # noqa: E402
 from regard import flash_attn as fa  # noqa: E402
+from regard.flash_attn import cute  # noqa: E402
 from regard.flash_attn import flash_attn_interface as interface  # noqa: E402
+from regard.flash_attn.fa3 import flash_attn_interface as fa3  # noqa: E402
+
+CU = torch.tensor([0, 9], dtype=torch.int32)
 
 OPTIONS = [
     {},
@@ -267,6 +271,28 @@ def test_bad_arguments_name_field_value_and_expectation():
     with pytest.raises(regard.Error) as caught:
         fa.flash_attn_kvpacked_func(q, torch.stack((k, v, v), 2))
     assert caught.value.field == "kv"
+
+
+@pytest.mark.parametrize(
+    "field, call",
+    [
+        ("cu_seqlens_q", lambda q: fa.flash_attn_varlen_func(q, q, q, [0, 4], CU, 4, 4)),
+        ("cu_seqlens_k[1]", lambda q: fa.flash_attn_varlen_func(q, q, q, torch.tensor([0, 4]), CU, 4, 4)),
+        ("cache_leftpad[0]", lambda q: fa.flash_attn_with_kvcache(
+            q[None], q[None].clone(), q[None].clone(), cache_seqlens=2, cache_leftpad=torch.tensor([3]))),
+        ("k_cache", lambda q: fa.flash_attn_with_kvcache(q[None], q, q, cache_seqlens=2)),
+        ("s_aux.shape[0]", lambda q: fa3.flash_attn_func(q[None], q[None], q[None], s_aux=torch.zeros(5))),
+        ("page_table[0][0]", lambda q: fa3.flash_attn_with_kvcache(
+            q[None], q[None], q[None], cache_seqlens=2, page_table=torch.tensor([[7]]))),
+        ("learnable_sink.shape[0]", lambda q: cute.flash_attn_func(q[None], q[None], q[None],
+                                                                   learnable_sink=torch.zeros(5))),
+    ],
+)
+def test_errors_of_the_core_speak_of_the_callers_arguments(field, call):
+    with pytest.raises(regard.Error) as caught:
+        call(randn(4, 2, 8))
+    assert caught.value.field == field, str(caught.value)
+    assert str(caught.value).startswith(field)
 
 
 def test_large_scores_stay_finite():

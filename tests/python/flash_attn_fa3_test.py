@@ -153,7 +153,7 @@ def test_qkvpacked(num_heads_q):
 def test_varlen_with_used_lengths(options):
     cu_q, cu_k = cumulative([5, 0, 4]), cumulative([7, 3, 6])
     used_q, used_k = [4, 0, 4], [7, 2, 0]
-    q, k, v = randn(9, 4, 16, grad=True, seed=1), randn(16, 2, 16, grad=True, seed=2), randn(16, 2, 8, grad=True, seed=3)
+    q, k, v = (randn(n, h, d, grad=True, seed=s) for n, h, d, s in ((9, 4, 16, 1), (16, 2, 16, 2), (16, 2, 8, 3)))
     out, lse = fa3.flash_attn_varlen_func(
         q, k, v, cu_q, cu_k, 5, 7, torch.tensor(used_q), torch.tensor(used_k), return_attn_probs=True, **options
     )
@@ -263,8 +263,9 @@ def test_kvcache_appends_whatever_the_layouts(packed_q, packed_new, page_size):
         extra |= {"cu_seqlens_q": cumulative(rows), "max_seqlen_q": 3}
     if packed_new:
         extra["cu_seqlens_k_new"] = cumulative(news)
+    new = (x if packed_new else x.view(3, 2, 2, -1) for x in (k_new, v_new))
     out, lse, *_ = fa3.flash_attn_with_kvcache(
-        q if packed_q else q.view(3, 2, 4, 16), *held, *(x if packed_new else x.view(3, 2, 2, -1) for x in (k_new, v_new)),
+        q if packed_q else q.view(3, 2, 4, 16), *held, *new,
         cache_seqlens=int32(USED), causal=True, return_softmax_lse=True, **extra,
     )
     cu_q = cumulative(rows)
@@ -420,7 +421,7 @@ def test_private_forward_writes_out_and_backward_gives_its_gradients():
 
 def test_private_forward_and_backward_of_packed_sequences_with_used_lengths():
     cu_q, cu_k, used_q, used_k = cumulative([3, 4]), cumulative([5, 6]), [3, 2], [4, 6]
-    q, k, v = randn(7, 4, 16, grad=True, seed=1), randn(11, 2, 16, grad=True, seed=2), randn(11, 2, 16, grad=True, seed=3)
+    q, k, v = (randn(n, h, 16, grad=True, seed=s) for n, h, s in ((7, 4, 1), (11, 2, 2), (11, 2, 3)))
     lengths = {"cu_seqlens_q": cu_q, "cu_seqlens_k": cu_k, "max_seqlen_q": 4, "max_seqlen_k": 6}
     out, lse, *_ = fa3._flash_attn_forward(q, k, v, seqused_q=int32(used_q), seqused_k=int32(used_k), **lengths)
     expected, expected_lse = packed(q, k, v, cu_q, cu_k, used_q=used_q, used_k=used_k)

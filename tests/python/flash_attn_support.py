@@ -1,7 +1,7 @@
 """Attention in plain torch and f64, as docs/semantics.md defines it: what the tests of regard.flash_attn compare with.
 
-One sequence at a time, written as the page reads; differentiable in q, k, v and sink. lse is regard's: natural log, -inf
-for an empty row.
+One sequence at a time, written as the page reads; differentiable in q, k, v and sink. lse is regard's: natural log,
+-inf for an empty row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def attend(
     q, k, v, *, scale=None, causal=False, window=(-1, -1), chunk=0, softcap=0.0, slopes=None, sink=None, qv=None,
     leftpad=0, keep=None, dropout=0.0,
 ):
-    """out (Sq, Hq, Dv), lse (Hq, Sq) of q (Sq, Hq, D), k (Skv, Hkv, D), v (Skv, Hkv, Dv); keep (Hq, Sq, Skv) of dropout."""
+    """out (Sq, Hq, Dv), lse (Hq, Sq) of q (Sq, Hq, D), k (Skv, Hkv, D), v (Skv, Hkv, Dv); keep (Hq, Sq, Skv)."""
     q, k, v = q.double(), k.double(), v.double()
     (rows, heads, dim), keys = q.shape, k.shape[0]
     k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))

@@ -185,7 +185,8 @@ def test_autograd_functions_take_the_positional_arguments_of_the_public_ones():
     tail = (0.0, None, True, (-1, -1), 0.0, None, False, False)
     lengths = (cu_q, cu_k, max_q, max_k)
     assert_close(interface.FlashAttnVarlenFunc.apply(q, k, v, *lengths, *tail, None, True), expected)
-    assert_close(interface.FlashAttnVarlenKVPackedFunc.apply(q, torch.stack((k, v), 1), *lengths, *tail, True), expected)
+    kv = torch.stack((k, v), 1)
+    assert_close(interface.FlashAttnVarlenKVPackedFunc.apply(q, kv, *lengths, *tail, True), expected)
     qkv = torch.stack((q, k, v), 1)
     assert_close(interface.FlashAttnVarlenQKVPackedFunc.apply(qkv, cu_q, max_q, *tail, True), expected)
 

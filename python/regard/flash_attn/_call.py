@@ -7,16 +7,31 @@ backward pass, so that both see the same options. Log-sum-exps in here are regar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 from torch import Tensor
 
 import regard
 from regard import Error
-from regard.flash_attn._dialect import maybe_contiguous
+from regard.flash_attn._dialect import COMMON_NAMES, maybe_contiguous, renamed
 
-__all__ = ["Call", "Error", "forward", "backward", "packed", "unpacked_lse", "needs_grad", "save", "gradients"]
+__all__ = [
+    "AutogradFunction", "Call", "backward", "forward", "gradients", "needs_grad", "once_differentiable", "packed",
+    "save", "unpacked_lse",
+]
+
+# The decorator, typed loosely: torch's type for it does not fit torch's own type of backward.
+once_differentiable: Callable[[Callable[..., Any]], Any] = torch.autograd.function.once_differentiable
+
+
+class AutogradFunction(torch.autograd.Function):
+    """torch's, with a type for apply."""
+
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *args: Any, **kwargs: Any) -> Any: ...
 
 
 @dataclass(slots=True)
@@ -26,12 +41,14 @@ class Call:
     options: keyword arguments that regard.attention and regard.attention_backward both take.
     cu_seqlens_q, cu_seqlens_kv: (B + 1) int32 of packed tensors; None for dense ones. Either may be packed alone.
     paged: keyword arguments of regard.varlen_attention that have no backward (block_table, seqlens_kv).
+    names: what the caller's function calls regard's arguments, for errors.
     """
 
     options: dict[str, Any]
     cu_seqlens_q: Tensor | None = None
     cu_seqlens_kv: Tensor | None = None
     paged: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=lambda: COMMON_NAMES)
 
     @property
     def is_packed(self) -> bool:
@@ -46,17 +63,26 @@ def packed(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     return x.flatten(0, 1), torch.arange(batch + 1, dtype=torch.int32) * seqlen
 
 
-def unpacked_lse(lse: Tensor, batch: int) -> Tensor:
+def unpacked_lse(lse: Tensor, batch: int, seqlen: int) -> Tensor:
     """(Hq, B * Sq) of sequences of one length, as (B, Hq, Sq)."""
-    return lse.unflatten(1, (batch, -1 if batch else 0)).transpose(0, 1).contiguous()
+    return lse.reshape(lse.shape[0], batch, seqlen).transpose(0, 1).contiguous()
 
 
 def forward(
     q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool, **extra: Any
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Any]:
     """out, and lse or None. q (B, Sq, Hq, D) or packed (Tq, Hq, D); k, v likewise, or pages if call.paged is set."""
-    if not call.is_packed:
-        result = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
+    try:
+        return _forward(q, k, v, call, return_lse, **extra)
+    except Error as error:
+        raise renamed(error, call.names) from None
+
+
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool, **extra: Any
+) -> tuple[Tensor, Any]:
+    if call.cu_seqlens_q is None and call.cu_seqlens_kv is None and not call.paged:
+        result: Any = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
         return result if return_lse else (result, None)
     dense_q = call.cu_seqlens_q is None
     flat_q, cu_q = packed(q, call.cu_seqlens_q)
@@ -72,9 +98,9 @@ def forward(
     out, lse = result if return_lse else (result, None)
     if not dense_q:
         return out, lse
-    out = out.unflatten(0, q.shape[:2])
+    out = out.reshape(*q.shape[:2], *out.shape[1:])
     out = out if target is None else target.copy_(out)
-    return out, None if lse is None else unpacked_lse(lse, q.shape[0])
+    return out, None if lse is None else unpacked_lse(lse, *q.shape[:2])
 
 
 def backward(
@@ -105,18 +131,26 @@ def backward(
             k, cu_kv = packed(k, None)
             v, _ = packed(v, None)
             dk, dv = _flat_target(dk, writes), _flat_target(dv, writes)
-    result = regard.attention_backward(
-        maybe_contiguous(dout), q, k, v, maybe_contiguous(out), lse.contiguous(),
-        dlse=None if dlse is None else dlse.contiguous(), cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, **options,
-        dq=dq, dk=dk, dv=dv, dsink=dsink,
-    )
+    try:
+        grads: Any = regard.attention_backward(
+            maybe_contiguous(dout), q, k, v, maybe_contiguous(out), lse.contiguous(),
+            dlse=None if dlse is None else dlse.contiguous(), cu_seqlens_q=cu_q, cu_seqlens_kv=cu_kv, **options,
+            dq=dq, dk=dk, dv=dv, dsink=dsink,
+        )
+    except Error as error:
+        raise renamed(error, call.names) from None
     for target, source in writes:
         target.copy_(source.view(target.shape))
-    return result.dsink
+    return grads.dsink if dsink else None
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    """Whether a gradient of any of these is wanted."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def save(ctx: Any, call: Call, *tensors: Tensor | None) -> None:
@@ -141,7 +175,7 @@ def gradients(
         dlse = torch.where(torch.isneginf(lse), 0.0, dlse)
     wants_sink = sink is not None and sink.requires_grad
     dsink = backward(dout, q, k, v, out, lse, ctx.call, dq=dq, dk=dk, dv=dv, dlse=dlse, dsink=wants_sink)
-    return dsink.to(sink.dtype) if wants_sink else None
+    return None if dsink is None or sink is None else dsink.to(sink.dtype)
 
 
 def _flat_target(x: Tensor, writes: list[tuple[Tensor, Tensor]]) -> Tensor:

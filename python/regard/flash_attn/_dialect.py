@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Sequence
+import re
+from typing import Any, Sequence, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +12,12 @@ from torch import Tensor
 from regard import Error
 
 
+@overload
+def maybe_contiguous(x: Tensor) -> Tensor: ...
+@overload
+def maybe_contiguous(x: None) -> None: ...
+@overload
+def maybe_contiguous(x: Tensor | None) -> Tensor | None: ...
 def maybe_contiguous(x: Tensor | None) -> Tensor | None:
     """x, copied if its last dim is strided (a stride that does not matter, of an empty tensor, counts)."""
     if x is None or x.stride(-1) == 1:
@@ -25,10 +32,15 @@ def round_multiple(x: int, m: int) -> int:
 
 def window_pair(window_size: Sequence[int | None] | Tensor) -> tuple[int, int]:
     """A window as flash-attn writes it, tuple, list or tensor of two; None counts as -1, no bound."""
+    if type(window_size) is tuple and len(window_size) == 2:
+        left, right = window_size
+        if type(left) is int and type(right) is int:
+            return left, right
     sides = window_size.tolist() if isinstance(window_size, Tensor) else list(window_size)
     if len(sides) != 2:
         raise Error("window_size", str(window_size), "two integers, (left, right)")
-    return tuple(-1 if side is None else int(side) for side in sides)  # type: ignore[return-value]
+    left, right = (-1 if side is None else int(side) for side in sides)
+    return left, right
 
 
 def mask_options(
@@ -49,9 +61,37 @@ def mask_options(
     return options
 
 
+# regard's names of arguments -> those of flash-attn's functions, for errors.
+COMMON_NAMES = {
+    "scale": "softmax_scale", "window": "window_size", "dropout": "dropout_p", "cu_seqlens_kv": "cu_seqlens_k",
+    "seqused_kv": "seqused_k", "seqlens_kv": "cu_seqlens_k", "leftpad": "leftpad_k", "chunk": "attention_chunk",
+    "sink": "s_aux", "cu_seqlens_new": "cu_seqlens_k_new",
+}
+CACHE_NAMES = COMMON_NAMES | {
+    "k": "k_cache", "v": "v_cache", "k_new": "k", "v_new": "v", "leftpad": "cache_leftpad",
+    "seqused_kv": "cache_seqlens", "seqlens_kv": "cache_seqlens",
+}
+
+
+def renamed(error: Error, names: dict[str, str]) -> Error:
+    """The error with its field in the caller's words: "cu_seqlens_kv[1]" is "cu_seqlens_k[1]"."""
+    word = re.split(r"\W", error.field, maxsplit=1)[0]
+    return type(error)(names.get(word, word) + error.field[len(word) :], error.value, error.expected)
+
+
+@overload
+def int32(x: Tensor, name: str) -> Tensor: ...
+@overload
+def int32(x: None, name: str) -> None: ...
+@overload
+def int32(x: Tensor | None, name: str) -> Tensor | None: ...
 def int32(x: Tensor | None, name: str) -> Tensor | None:
     """An index tensor as contiguous int32; other integer types are converted."""
-    if x is None or (x.dtype == torch.int32 and x.is_contiguous()):
+    if x is None:
+        return None
+    if not isinstance(x, Tensor):
+        raise Error(name, type(x).__name__, "an int32 tensor")
+    if x.dtype == torch.int32 and x.is_contiguous():
         return x
     if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
         raise Error(name, str(x.dtype), "int32")
@@ -66,7 +106,7 @@ def float32(x: Tensor | None) -> Tensor | None:
 def lengths(x: int | Tensor | None, batch: int, whole: int, name: str) -> Tensor:
     """Lengths of B sequences, int32: a tensor, one number for all, or None for the whole of each."""
     if isinstance(x, Tensor) and x.ndim > 0:
-        return int32(x, name)  # type: ignore[return-value]
+        return int32(x, name)
     return torch.full((batch,), whole if x is None else int(x), dtype=torch.int32)
 
 

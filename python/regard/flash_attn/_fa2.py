@@ -35,11 +35,10 @@ class Fa2Call:
 
     def lengths_k(self, q: Tensor, k: Tensor) -> Tensor:
         """Keys of every sequence, int32 (B)."""
-        options, call = self.call.options, self.call
-        if (used := options.get("seqused_kv")) is not None:
-            return used
-        if (paged := call.paged.get("seqlens_kv")) is not None:
-            return paged
+        call = self.call
+        given: Tensor | None = call.options.get("seqused_kv", call.paged.get("seqlens_kv"))
+        if given is not None:
+            return given
         if call.cu_seqlens_kv is not None:
             return call.cu_seqlens_kv.diff()
         return torch.full((q.shape[0],), k.shape[1], dtype=torch.int32)
@@ -165,5 +164,5 @@ def result(q: Tensor, k: Tensor, v: Tensor, call: Fa2Call, return_softmax: bool)
     if return_softmax:
         out, lse, probabilities = run(q, k, v, call, True)
         return out, call.lse_out(lse, q, k), probabilities
-    q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
-    return _call.forward(q, k, v, call.call, return_lse=False)[0]
+    unstrided = _dialect.maybe_contiguous
+    return _call.forward(unstrided(q), unstrided(k), unstrided(v), call.call, return_lse=False)[0]

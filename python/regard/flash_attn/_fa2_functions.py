@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard.flash_attn import _call, _dialect, _fa2
 
 
-def _forward(ctx: Any, inputs: tuple[Tensor, ...], q: Tensor, k: Tensor, v: Tensor, call: _fa2.Fa2Call,
-             return_softmax: bool, is_grad_enabled: bool) -> Any:
+Tensors = tuple[Any, ...]
+
+
+def _forward(ctx: Any, inputs: Tensors, q: Tensor, k: Tensor, v: Tensor, call: _fa2.Fa2Call, return_softmax: bool,
+             is_grad_enabled: bool) -> Any:
     out, lse, probabilities = _fa2.run(q, k, v, call, return_softmax)
     if is_grad_enabled:
         _call.save(ctx, call.call, *inputs, out, lse)
@@ -27,101 +29,113 @@ def _forward(ctx: Any, inputs: tuple[Tensor, ...], q: Tensor, k: Tensor, v: Tens
     return out, call.lse_out(lse, q, k), probabilities
 
 
-def _backward(ctx: Any, grads: tuple[Tensor | None, ...], q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
-              dq: Tensor, dk: Tensor, dv: Tensor) -> None:
-    q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
-    _call.gradients(ctx, grads[0], grads[1] if len(grads) > 1 else None, q, k, v, out, lse, dq, dk, dv)
+def _backward(ctx: Any, grads: Tensors, inputs: Tensors, states: Tensors, targets: Tensors) -> None:
+    """inputs (q, k, v), states (out, lse), targets (dq, dk, dv) to be written."""
+    q, k, v = (_dialect.maybe_contiguous(x) for x in inputs)
+    _call.gradients(ctx, grads[0], grads[1] if len(grads) > 1 else None, q, k, v, *states, *targets)
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in tensors)
 
 
-class FlashAttnFunc(torch.autograd.Function):
+class FlashAttnFunc(_call.AutogradFunction):
     """q (B, Sq, Hq, D), k and v (B, Skv, Hkv, D)."""
 
     @staticmethod
-    def forward(ctx, q, k, v, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled=True):
+    def forward(
+        ctx: Any, q: Any, k: Any, v: Any, dropout_p: Any, softmax_scale: Any, causal: Any, window_size: Any,
+        softcap: Any, alibi_slopes: Any, deterministic: Any, return_softmax: Any, is_grad_enabled: Any = True,
+    ) -> Any:
         left, right = _dialect.window_pair(window_size)
         call = _fa2.dense(q, k, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes)
         return _forward(ctx, (q, k, v), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = _like(q, k, v)
-        _backward(ctx, grads, q, k, v, out, lse, dq, dk, dv)
+        _backward(ctx, grads, (q, k, v), (out, lse), (dq, dk, dv))
         return (dq, dk, dv, *[None] * 9)
 
 
-class FlashAttnQKVPackedFunc(torch.autograd.Function):
+class FlashAttnQKVPackedFunc(_call.AutogradFunction):
     """qkv (B, S, 3, H, D)."""
 
     @staticmethod
-    def forward(ctx, qkv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled=True):
+    def forward(
+        ctx: Any, qkv: Any, dropout_p: Any, softmax_scale: Any, causal: Any, window_size: Any, softcap: Any,
+        alibi_slopes: Any, deterministic: Any, return_softmax: Any, is_grad_enabled: Any = True,
+    ) -> Any:
         q, k, v = qkv.detach().unbind(2)
         left, right = _dialect.window_pair(window_size)
         call = _fa2.dense(q, k, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes)
         return _forward(ctx, (qkv,), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         qkv, out, lse = ctx.saved_tensors
         (dqkv,) = _like(qkv)
-        _backward(ctx, grads, *qkv.unbind(2), out, lse, *dqkv.unbind(2))
+        _backward(ctx, grads, qkv.unbind(2), (out, lse), dqkv.unbind(2))
         return (dqkv, *[None] * 9)
 
 
-class FlashAttnKVPackedFunc(torch.autograd.Function):
+class FlashAttnKVPackedFunc(_call.AutogradFunction):
     """q (B, Sq, Hq, D), kv (B, Skv, 2, Hkv, D)."""
 
     @staticmethod
-    def forward(ctx, q, kv, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes, deterministic,
-                return_softmax, is_grad_enabled=True):
+    def forward(
+        ctx: Any, q: Any, kv: Any, dropout_p: Any, softmax_scale: Any, causal: Any, window_size: Any, softcap: Any,
+        alibi_slopes: Any, deterministic: Any, return_softmax: Any, is_grad_enabled: Any = True,
+    ) -> Any:
         k, v = kv.detach().unbind(2)
         left, right = _dialect.window_pair(window_size)
         call = _fa2.dense(q, k, dropout_p, softmax_scale, causal, left, right, softcap, alibi_slopes)
         return _forward(ctx, (q, kv), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         q, kv, out, lse = ctx.saved_tensors
         dq, dkv = _like(q, kv)
-        _backward(ctx, grads, q, *kv.unbind(2), out, lse, dq, *dkv.unbind(2))
+        _backward(ctx, grads, (q, *kv.unbind(2)), (out, lse), (dq, *dkv.unbind(2)))
         return (dq, dkv, *[None] * 9)
 
 
-class FlashAttnVarlenFunc(torch.autograd.Function):
+class FlashAttnVarlenFunc(_call.AutogradFunction):
     """q (Tq, Hq, D), k and v (Tk, Hkv, D), or pages (n, page_size, Hkv, D) with block_table."""
 
     @staticmethod
-    def forward(ctx, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, block_table, is_grad_enabled=True):
+    def forward(
+        ctx: Any, q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: Any, max_seqlen_k: Any,
+        dropout_p: Any, softmax_scale: Any, causal: Any, window_size: Any, softcap: Any, alibi_slopes: Any,
+        deterministic: Any, return_softmax: Any, block_table: Any, is_grad_enabled: Any = True,
+    ) -> Any:
         left, right = _dialect.window_pair(window_size)
         call = _fa2.varlen(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
                            causal, left, right, softcap, alibi_slopes, block_table=block_table)
         return _forward(ctx, (q, k, v), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         q, k, v, out, lse = ctx.saved_tensors
         dq, dk, dv = _like(q, k, v)
-        _backward(ctx, grads, q, k, v, out, lse, dq, dk, dv)
+        _backward(ctx, grads, (q, k, v), (out, lse), (dq, dk, dv))
         return (dq, dk, dv, *[None] * 14)
 
 
-class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
+class FlashAttnVarlenQKVPackedFunc(_call.AutogradFunction):
     """qkv (T, 3, H, D)."""
 
     @staticmethod
-    def forward(ctx, qkv, cu_seqlens, max_seqlen, dropout_p, softmax_scale, causal, window_size, softcap, alibi_slopes,
-                deterministic, return_softmax, is_grad_enabled=True):
+    def forward(
+        ctx: Any, qkv: Any, cu_seqlens: Any, max_seqlen: Any, dropout_p: Any, softmax_scale: Any, causal: Any,
+        window_size: Any, softcap: Any, alibi_slopes: Any, deterministic: Any, return_softmax: Any,
+        is_grad_enabled: Any = True,
+    ) -> Any:
         q, k, v = qkv.detach().unbind(1)
         left, right = _dialect.window_pair(window_size)
         call = _fa2.varlen(q, k, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, dropout_p, softmax_scale, causal,
@@ -129,20 +143,23 @@ class FlashAttnVarlenQKVPackedFunc(torch.autograd.Function):
         return _forward(ctx, (qkv,), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         qkv, out, lse = ctx.saved_tensors
         (dqkv,) = _like(qkv)
-        _backward(ctx, grads, *qkv.unbind(1), out, lse, *dqkv.unbind(1))
+        _backward(ctx, grads, qkv.unbind(1), (out, lse), dqkv.unbind(1))
         return (dqkv, *[None] * 11)
 
 
-class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
+class FlashAttnVarlenKVPackedFunc(_call.AutogradFunction):
     """q (Tq, Hq, D), kv (Tk, 2, Hkv, D)."""
 
     @staticmethod
-    def forward(ctx, q, kv, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale, causal,
-                window_size, softcap, alibi_slopes, deterministic, return_softmax, is_grad_enabled=True):
+    def forward(
+        ctx: Any, q: Any, kv: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: Any, max_seqlen_k: Any,
+        dropout_p: Any, softmax_scale: Any, causal: Any, window_size: Any, softcap: Any, alibi_slopes: Any,
+        deterministic: Any, return_softmax: Any, is_grad_enabled: Any = True,
+    ) -> Any:
         k, v = kv.detach().unbind(1)
         left, right = _dialect.window_pair(window_size)
         call = _fa2.varlen(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, softmax_scale,
@@ -150,9 +167,9 @@ class FlashAttnVarlenKVPackedFunc(torch.autograd.Function):
         return _forward(ctx, (q, kv), q, k, v, call, return_softmax, is_grad_enabled)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, *grads):
+    @_call.once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
         q, kv, out, lse = ctx.saved_tensors
         dq, dkv = _like(q, kv)
-        _backward(ctx, grads, q, *kv.unbind(1), out, lse, dq, *dkv.unbind(1))
+        _backward(ctx, grads, (q, *kv.unbind(1)), (out, lse), (dq, *dkv.unbind(1)))
         return (dq, dkv, *[None] * 13)

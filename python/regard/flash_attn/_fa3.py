@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 import regard
 from regard import Error
@@ -20,18 +19,25 @@ from regard.flash_attn._call import Call
 
 Maybe = Tensor | None
 
+NAMES = _dialect.COMMON_NAMES | {"block_table": "page_table", "seqlens_kv": "seqused_k"}
+CACHE_NAMES = _dialect.CACHE_NAMES | {"block_table": "page_table"}
+
 
 def build(
     *, softmax_scale: float | None = None, causal: bool = False, left: int = -1, right: int = -1, chunk: int = 0,
     softcap: float | None = 0.0, qv: Maybe = None, q_descale: Maybe = None, k_descale: Maybe = None,
     v_descale: Maybe = None, cu_seqlens_q: Maybe = None, cu_seqlens_k: Maybe = None, seqused_q: Maybe = None,
     seqused_k: Maybe = None, leftpad: Maybe = None, sink: Maybe = None, page_table: Maybe = None,
+    names: dict[str, str] = NAMES,
 ) -> Call:
     """The regard call of these arguments, without append; with page_table, seqused_k are the lengths."""
     options = _dialect.mask_options(softmax_scale, causal, left, right, softcap, chunk)
-    for name, descale in (("q_descale", q_descale), ("k_descale", k_descale), ("v_descale", v_descale)):
-        if descale is not None:
-            options[name] = _dialect.float32(descale)
+    if q_descale is not None:
+        options["q_descale"] = _dialect.float32(q_descale)
+    if k_descale is not None:
+        options["k_descale"] = _dialect.float32(k_descale)
+    if v_descale is not None:
+        options["v_descale"] = _dialect.float32(v_descale)
     if qv is not None:
         options["qv"] = _dialect.maybe_contiguous(qv.detach())
     if sink is not None:
@@ -47,7 +53,7 @@ def build(
     elif seqused_k is not None:
         options["seqused_kv"] = _dialect.int32(seqused_k, "seqused_k")
     cu_q, cu_k = _dialect.int32(cu_seqlens_q, "cu_seqlens_q"), _dialect.int32(cu_seqlens_k, "cu_seqlens_k")
-    return Call(options, cu_q, cu_k, paged)
+    return Call(options, cu_q, cu_k, paged, names)
 
 
 def sink_for(q: Tensor, sink: Maybe) -> Maybe:
@@ -55,17 +61,17 @@ def sink_for(q: Tensor, sink: Maybe) -> Maybe:
     return sink if sink is None or sink.dtype in (torch.float32, q.dtype) else sink.float()
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool = True, **extra: Any) -> tuple[Tensor, Maybe]:
+def run(q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool = True, **extra: Any) -> tuple[Tensor, Any]:
     """out and lse of a call without append."""
-    q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
-    return _call.forward(q, k, v, call, return_lse, **extra)
+    unstrided = _dialect.maybe_contiguous
+    return _call.forward(unstrided(q), unstrided(k), unstrided(v), call, return_lse, **extra)
 
 
 def run_cache(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, call: Call, k: Maybe, v: Maybe, *, cu_seqlens_k_new: Maybe,
     kv_batch_idx: Maybe, rotary_cos: Maybe, rotary_sin: Maybe, rotary_seqlens: Maybe, rotary_interleaved: bool,
     return_lse: bool, **extra: Any,
-) -> tuple[Tensor, Maybe]:
+) -> tuple[Tensor, Any]:
     """out and lse over a cache, appended to in place first where k is given. call.cu_seqlens_kv is None."""
     options = dict(call.options)
     cu_q, table = call.cu_seqlens_q, call.paged.get("block_table")
@@ -82,20 +88,27 @@ def run_cache(
         # A dense cache is a paged one whose pages are its rows.
         table = (torch.arange(batch, dtype=torch.int32) if index is None else index)[:, None].contiguous()
         index = None
-    for name, value in (("cache_batch_idx", index), ("block_table", table), ("cu_seqlens_q", cu_q),
-                        ("cu_seqlens_new", _dialect.int32(cu_seqlens_k_new, "cu_seqlens_k_new"))):
-        if value is not None:
-            options[name] = value
+    if index is not None:
+        options["cache_batch_idx"] = index
+    if table is not None:
+        options["block_table"] = table
+    if cu_q is not None:
+        options["cu_seqlens_q"] = cu_q
+    if cu_seqlens_k_new is not None:
+        options["cu_seqlens_new"] = _dialect.int32(cu_seqlens_k_new, "cu_seqlens_k_new")
     if rotary_cos is not None:
         options["rotary_cos"] = _dialect.rotary_table(rotary_cos, q)
         options["rotary_sin"] = _dialect.rotary_table(rotary_sin, q)
         options["rotary"] = "interleaved" if rotary_interleaved else "half"
         if rotary_seqlens is not None:
             options["rotary_seqlens"] = _dialect.int32(rotary_seqlens, "rotary_seqlens")
-    result = regard.with_kvcache(
-        _dialect.maybe_contiguous(q.detach()), k_cache.detach(), v_cache.detach(), _dialect.maybe_contiguous(k),
-        _dialect.maybe_contiguous(v), cache_seqlens=seqlens, return_lse=return_lse, **options, **extra,
-    )
+    try:
+        result: Any = regard.with_kvcache(
+            _dialect.maybe_contiguous(q), k_cache, v_cache, _dialect.maybe_contiguous(k),
+            _dialect.maybe_contiguous(v), cache_seqlens=seqlens, return_lse=return_lse, **options, **extra,
+        )
+    except Error as error:
+        raise _dialect.renamed(error, call.names) from None
     return result if return_lse else (result, None)
 
 
@@ -105,18 +118,18 @@ def lse_out(lse: Tensor, k: Tensor, call: Call) -> Tensor:
     return torch.full_like(lse, math.inf) if rows == 0 and "sink" not in call.options else lse
 
 
-class Attention(torch.autograd.Function):
+class Attention(_call.AutogradFunction):
     """(out, lse) of q, k, v and a sink or None; lse is regard's, and differentiable."""
 
     @staticmethod
-    def forward(ctx, q, k, v, sink, call):
+    def forward(ctx: Any, q: Any, k: Any, v: Any, sink: Any, call: Any) -> Any:
         out, lse = run(q, k, v, call)
         _call.save(ctx, call, q, k, v, out, lse, sink)
         return out, lse
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, dout, dlse):
+    @_call.once_differentiable
+    def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
         q, k, v, out, lse, sink = ctx.saved_tensors
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
         q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
@@ -124,8 +137,9 @@ class Attention(torch.autograd.Function):
         return dq, dk, dv, dsink, None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, sink: Maybe, call: Call, return_lse: bool) -> tuple[Tensor, Maybe]:
+def attend(q: Tensor, k: Tensor, v: Tensor, sink: Maybe, call: Call, return_lse: bool) -> tuple[Tensor, Any]:
     """out and lse (None unless asked for or a gradient is wanted), differentiable in q, k, v and sink."""
     if _call.needs_grad(q, k, v, sink, call.options.get("qv")):
-        return Attention.apply(q, k, v, sink, call)
+        out, lse = Attention.apply(q, k, v, sink, call)
+        return out, lse
     return run(q, k, v, call, return_lse)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -115,7 +116,7 @@ def _paths_on_disk(name: str) -> list[str]:
     return search or []
 
 
-class _Loader:
+class _Loader(Loader):
     """Loader of installed modules; they exist already, so there is nothing to create or to run."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:

@@ -64,7 +64,7 @@ def unpad_input_for_concatenated_sequences(
 
 def pad_input(hidden_states: Tensor, indices: Tensor, batch: int, seqlen: int) -> Tensor:
     """Undoes unpad_input: (T, ...) back to (batch, seqlen, ...), zero where there was padding."""
-    return index_put_first_axis(hidden_states, indices, batch * seqlen).unflatten(0, (batch, seqlen))
+    return index_put_first_axis(hidden_states, indices, batch * seqlen).reshape(batch, seqlen, *hidden_states.shape[1:])
 
 
 def _packing(lengths: Tensor, present: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+import torch
 from torch import Tensor
 
 import regard
@@ -268,7 +269,7 @@ def flash_attn_with_kvcache(
     whole = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
     seqlens = _dialect.lengths(cache_seqlens, q.shape[0], whole, "cache_seqlens")
     if alibi_slopes is not None:
-        options["alibi_slopes"] = _dialect.float32(alibi_slopes)
+        alibi_slopes = options["alibi_slopes"] = alibi_slopes.detach().to(torch.float32).contiguous()
     if cache_leftpad is not None:
         options["leftpad"] = _dialect.int32(cache_leftpad, "cache_leftpad")
     if cache_batch_idx is not None:
@@ -279,16 +280,19 @@ def flash_attn_with_kvcache(
         options["rotary_cos"] = _dialect.rotary_table(rotary_cos, q)
         options["rotary_sin"] = _dialect.rotary_table(rotary_sin, q)
         options["rotary"] = "interleaved" if rotary_interleaved else "half"
-    result = regard.with_kvcache(
-        maybe_contiguous(q.detach()), k_cache.detach(), v_cache.detach(), maybe_contiguous(k), maybe_contiguous(v),
-        cache_seqlens=seqlens, return_lse=return_softmax_lse, **options,
-    )
+    try:
+        result = regard.with_kvcache(
+            maybe_contiguous(q), k_cache, v_cache, maybe_contiguous(k), maybe_contiguous(v), cache_seqlens=seqlens,
+            return_lse=return_softmax_lse, **options,
+        )
+    except Error as error:
+        raise _dialect.renamed(error, _dialect.CACHE_NAMES) from None
     if not return_softmax_lse:
         return result
     out, lse = result
     if alibi_slopes is not None and _dialect.alibi_in_lse(causal, left, right, whole):
         keys = seqlens if k is None else seqlens + k.shape[1]
-        lse = lse + _dialect.alibi_term(options["alibi_slopes"], q.shape[1], keys, options.get("leftpad"))
+        lse = lse + _dialect.alibi_term(alibi_slopes, q.shape[1], keys, options.get("leftpad"))
     return out, _dialect.empty_rows_inf(lse)
 
 

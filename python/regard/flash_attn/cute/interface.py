@@ -19,6 +19,8 @@ __all__ = ["flash_attn_func", "flash_attn_varlen_func"]
 Maybe = Tensor | None
 Window = Sequence[int | None]
 
+_NAMES = _fa3.NAMES | {"sink": "learnable_sink"}
+
 
 def flash_attn_func(
     q: Tensor,
@@ -34,11 +36,11 @@ def flash_attn_func(
     num_splits: int = 1,
     pack_gqa: bool | None = None,
     deterministic: bool = False,
-    score_mod: Callable | None = None,
-    score_mod_bwd: Callable | None = None,
-    mask_mod: Callable | None = None,
-    aux_tensors: list | None = None,
-    aux_scalars: tuple | None = None,
+    score_mod: Callable[..., Any] | None = None,
+    score_mod_bwd: Callable[..., Any] | None = None,
+    mask_mod: Callable[..., Any] | None = None,
+    aux_tensors: list[Tensor] | None = None,
+    aux_scalars: tuple[Any, ...] | None = None,
     block_sparse_tensors: Any = None,
     block_sparse_tensors_bwd: Any = None,
     return_lse: bool = False,
@@ -80,12 +82,12 @@ def flash_attn_varlen_func(
     num_splits: int = 1,
     pack_gqa: bool | None = None,
     deterministic: bool = False,
-    score_mod: Callable | None = None,
-    score_mod_bwd: Callable | None = None,
-    mask_mod: Callable | None = None,
+    score_mod: Callable[..., Any] | None = None,
+    score_mod_bwd: Callable[..., Any] | None = None,
+    mask_mod: Callable[..., Any] | None = None,
     block_sparse_tensors: Any = None,
-    aux_tensors: list | None = None,
-    aux_scalars: tuple | None = None,
+    aux_tensors: list[Tensor] | None = None,
+    aux_scalars: tuple[Any, ...] | None = None,
     return_lse: bool = False,
     scheduler_metadata: Any = None,
     seqlen_k_per_split: int | None = None,
@@ -115,10 +117,10 @@ def flash_attn_varlen_func(
 def _finish(
     q: Tensor, k: Tensor, v: Tensor, qv: Maybe, learnable_sink: Maybe, return_lse: bool, window_size: Window,
     **options: Any,
-) -> tuple[Tensor, Maybe]:
+) -> tuple[Tensor, Any]:
     left, right = _dialect.window_pair(window_size)
     sink = _fa3.sink_for(q, learnable_sink)
-    call = _fa3.build(left=left, right=right, qv=qv, sink=sink, **options)
+    call = _fa3.build(left=left, right=right, qv=qv, sink=sink, names=_NAMES, **options)
     out, lse = _fa3.attend(q, k, v, sink, call, return_lse)
     return out, lse if lse is None or qv is None else lse.transpose(-1, -2).contiguous()
 

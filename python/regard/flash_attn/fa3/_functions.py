@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regard import Error
@@ -27,9 +28,12 @@ class FlashAttnFunc:
     """flash_attn_func."""
 
     @staticmethod
-    def apply(q, k, v, softmax_scale, causal, qv=None, q_descale=None, k_descale=None, v_descale=None,
-              window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
-              sm_margin=0, return_softmax=False, s_aux=None):
+    def apply(
+        q: Any, k: Any, v: Any, softmax_scale: Any, causal: Any, qv: Any = None, q_descale: Any = None,
+        k_descale: Any = None, v_descale: Any = None, window_size: Any = (-1, -1), attention_chunk: Any = 0,
+        softcap: Any = 0.0, num_splits: Any = 1, pack_gqa: Any = None, deterministic: Any = False, sm_margin: Any = 0,
+        return_softmax: Any = False, s_aux: Any = None,
+    ) -> Any:
         return _finish(
             q, k, v, s_aux, return_softmax, softmax_scale=softmax_scale, causal=causal, qv=qv, q_descale=q_descale,
             k_descale=k_descale, v_descale=v_descale, window_size=window_size, chunk=attention_chunk, softcap=softcap,
@@ -40,8 +44,11 @@ class FlashAttnQKVPackedFunc:
     """flash_attn_qkvpacked_func."""
 
     @staticmethod
-    def apply(qkv, softmax_scale, causal, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1),
-              attention_chunk=0, softcap=0.0, deterministic=False, num_heads_q=None, sm_margin=0, return_softmax=False):
+    def apply(
+        qkv: Any, softmax_scale: Any, causal: Any, q_descale: Any = None, k_descale: Any = None, v_descale: Any = None,
+        window_size: Any = (-1, -1), attention_chunk: Any = 0, softcap: Any = 0.0, deterministic: Any = False,
+        num_heads_q: Any = None, sm_margin: Any = 0, return_softmax: Any = False,
+    ) -> Any:
         q, k, v = _split(qkv, num_heads_q)
         return _finish(
             q, k, v, None, return_softmax, softmax_scale=softmax_scale, causal=causal, q_descale=q_descale,
@@ -53,10 +60,13 @@ class FlashAttnVarlenFunc:
     """flash_attn_varlen_func; seqused_q and seqused_k come before the maxima here."""
 
     @staticmethod
-    def apply(q, k, v, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, softmax_scale,
-              causal, qv=None, q_descale=None, k_descale=None, v_descale=None, window_size=(-1, -1), attention_chunk=0,
-              softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, sm_margin=0, return_softmax=False,
-              s_aux=None):
+    def apply(
+        q: Any, k: Any, v: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, seqused_q: Any, seqused_k: Any,
+        max_seqlen_q: Any, max_seqlen_k: Any, softmax_scale: Any, causal: Any, qv: Any = None, q_descale: Any = None,
+        k_descale: Any = None, v_descale: Any = None, window_size: Any = (-1, -1), attention_chunk: Any = 0,
+        softcap: Any = 0.0, num_splits: Any = 1, pack_gqa: Any = None, deterministic: Any = False, sm_margin: Any = 0,
+        return_softmax: Any = False, s_aux: Any = None,
+    ) -> Any:
         return _finish(
             q, k, v, s_aux, return_softmax, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
             seqused_k=seqused_k, softmax_scale=softmax_scale, causal=causal, qv=qv, q_descale=q_descale,
@@ -66,7 +76,8 @@ class FlashAttnVarlenFunc:
 
 def _split(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor]:
     if qkv.ndim == 5 and qkv.shape[2] == 3:
-        return qkv.unbind(2)  # type: ignore[return-value]
+        q, k, v = qkv.unbind(2)
+        return q, k, v
     if qkv.ndim != 4:
         raise Error("qkv", str(tuple(qkv.shape)), "shape (B, S, 3, H, D) or (B, S, Hq + 2 Hkv, D)")
     if num_heads_q is None:
@@ -74,4 +85,5 @@ def _split(qkv: Tensor, num_heads_q: int | None) -> tuple[Tensor, Tensor, Tensor
     heads_kv, odd = divmod(qkv.shape[2] - num_heads_q, 2)
     if odd or heads_kv <= 0:
         raise Error("num_heads_q", str(num_heads_q), f"Hq of the {qkv.shape[2]} = Hq + 2 Hkv heads of qkv")
-    return qkv.split([num_heads_q, heads_kv, heads_kv], dim=2)  # type: ignore[return-value]
+    q, k, v = torch.split(qkv, [num_heads_q, heads_kv, heads_kv], dim=2)
+    return q, k, v

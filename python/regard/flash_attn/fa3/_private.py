@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,6 @@ from regard.flash_attn import _call, _dialect, _fa3
 Maybe = Tensor | None
 
 
-@torch.no_grad()
 def _flash_attn_forward(
     q: Tensor,
     k: Tensor,
@@ -50,33 +51,47 @@ def _flash_attn_forward(
     s_aux: Maybe = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(out, softmax_lse, out_accum, softmax_lse_accum); the last two are empty. Writes out_ if given."""
-    paged = page_table is not None
-    if paged and cu_seqlens_k is not None:
-        raise Error("cu_seqlens_k", "given", "None where page_table is given: seqused_k holds the lengths")
-    if paged and seqused_k is None:
-        batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
-        seqused_k = _dialect.lengths(None, batch, k.shape[1] * page_table.shape[1], "seqused_k")
-    call = _fa3.build(
+    out, lse = forward(
+        q, k, v, k_new, v_new, out=out_, cu_seqlens_k_new=cu_seqlens_k_new, kv_batch_idx=kv_batch_idx,
+        rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=seqlens_rotary,
+        rotary_interleaved=rotary_interleaved, page_table=page_table, seqused_k=seqused_k, sink=s_aux,
+        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, leftpad=leftpad_k, qv=qv,
         softmax_scale=softmax_scale, causal=causal, left=window_size_left, right=window_size_right,
-        chunk=attention_chunk, softcap=softcap, qv=qv, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
-        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, seqused_k=seqused_k,
-        leftpad=leftpad_k, sink=_fa3.sink_for(q, s_aux), page_table=page_table,
+        chunk=attention_chunk, softcap=softcap, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
     )
-    extra = {} if out_ is None else {"out": out_}
-    is_cache = k_new is not None or rotary_cos is not None or kv_batch_idx is not None
-    is_cache |= cu_seqlens_k is None and (paged and cu_seqlens_q is None or cu_seqlens_q is not None and not paged)
-    if is_cache:
-        if cu_seqlens_k is not None:
-            raise Error("cu_seqlens_k", "given", "None for a cache: seqused_k holds the lengths")
+    return out, lse, torch.empty(0), torch.empty(0)
+
+
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, k_new: Maybe = None, v_new: Maybe = None, *, out: Maybe = None,
+    cu_seqlens_k_new: Maybe = None, kv_batch_idx: Maybe = None, rotary_cos: Maybe = None, rotary_sin: Maybe = None,
+    rotary_seqlens: Maybe = None, rotary_interleaved: bool = True, return_lse: bool = True, **options: Any,
+) -> tuple[Tensor, Any]:
+    """out and softmax_lse of every layout; options are those of _fa3.build. Not differentiable."""
+    cu_seqlens_q, cu_seqlens_k = options.get("cu_seqlens_q"), options.get("cu_seqlens_k")
+    page_table = options.get("page_table")
+    if cu_seqlens_k is not None:
+        for name, value in (("page_table", page_table), ("k_new", k_new), ("cache_batch_idx", kv_batch_idx)):
+            if value is not None:
+                raise Error("cu_seqlens_k", "given", f"None where {name} is given: seqused_k holds the lengths")
+    if page_table is not None and options.get("seqused_k") is None:
+        batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
+        options["seqused_k"] = _dialect.lengths(None, batch, k.shape[1] * page_table.shape[1], "seqused_k")
+    if (sink := options.get("sink")) is not None:
+        options["sink"] = _fa3.sink_for(q, sink)
+    call = _fa3.build(**options)
+    extra = {} if out is None else {"out": out}
+    # Packed q over a dense cache, and dense q over pages, are the cache call's too, without an append.
+    one_sided = cu_seqlens_k is None and (cu_seqlens_q is None) == (page_table is not None)
+    if one_sided or k_new is not None or rotary_cos is not None or kv_batch_idx is not None:
         out, lse = _fa3.run_cache(
             q, k, v, call, k_new, v_new, cu_seqlens_k_new=cu_seqlens_k_new, kv_batch_idx=kv_batch_idx,
-            rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=seqlens_rotary,
-            rotary_interleaved=rotary_interleaved, return_lse=True, **extra,
+            rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens,
+            rotary_interleaved=rotary_interleaved, return_lse=return_lse, **extra,
         )
     else:
-        out, lse = _fa3.run(q, k, v, call, **extra)
-    empty = torch.tensor([])
-    return out, _fa3.lse_out(lse, k, call), empty, empty.clone()
+        out, lse = _fa3.run(q, k, v, call, return_lse, **extra)
+    return out, lse if lse is None else _fa3.lse_out(lse, k, call)
 
 
 @torch.no_grad()

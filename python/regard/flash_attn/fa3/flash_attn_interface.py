@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from regard import Error
-from regard.flash_attn import _dialect
+from regard.flash_attn import _dialect, _fa3
 from regard.flash_attn._dialect import maybe_contiguous, round_multiple
 from regard.flash_attn.fa3._functions import FlashAttnFunc, FlashAttnQKVPackedFunc, FlashAttnVarlenFunc
-from regard.flash_attn.fa3._private import _flash_attn_backward, _flash_attn_forward
+from regard.flash_attn.fa3._private import _flash_attn_backward, _flash_attn_forward, forward
 
 __all__ = [
     "FlashAttnFunc", "FlashAttnQKVPackedFunc", "FlashAttnVarlenFunc", "_flash_attn_backward", "_flash_attn_forward",
@@ -201,12 +201,15 @@ def flash_attn_with_kvcache(
     batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
     if cache_seqlens is not None:
         cache_seqlens = _dialect.lengths(cache_seqlens, batch, 0, "cache_seqlens")
-    out, lse, *partial = _flash_attn_forward(
-        q, k_cache, v_cache, k, v, qv, None, cu_seqlens_q, None, cu_seqlens_k_new, None, cache_seqlens, max_seqlen_q,
-        None, page_table, cache_batch_idx, cache_leftpad, rotary_cos, rotary_sin, rotary_seqlens, q_descale, k_descale,
-        v_descale, softmax_scale, causal, left, right, attention_chunk, softcap, rotary_interleaved, s_aux=s_aux,
+    out, lse = forward(
+        q, k_cache, v_cache, k, v, cu_seqlens_k_new=cu_seqlens_k_new, kv_batch_idx=cache_batch_idx,
+        rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens,
+        rotary_interleaved=rotary_interleaved, return_lse=return_softmax_lse, qv=qv, cu_seqlens_q=cu_seqlens_q,
+        seqused_k=cache_seqlens, page_table=page_table, leftpad=cache_leftpad, q_descale=q_descale,
+        k_descale=k_descale, v_descale=v_descale, softmax_scale=softmax_scale, causal=causal, left=left, right=right,
+        chunk=attention_chunk, softcap=softcap, sink=s_aux, names=_fa3.CACHE_NAMES,
     )
-    return (out, lse, *partial) if return_softmax_lse else out
+    return (out, lse, torch.empty(0), torch.empty(0)) if return_softmax_lse else out
 
 
 def get_scheduler_metadata(

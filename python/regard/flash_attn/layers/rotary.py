@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard import Error
+from regard.flash_attn._call import AutogradFunction, once_differentiable
 from regard.flash_attn.ops.triton.rotary import apply_rotary
 
 __all__ = [
@@ -39,27 +39,33 @@ def _both_halves(t: Tensor, interleaved: bool) -> Tensor:
     return t.repeat_interleave(2, dim=-1) if interleaved else torch.cat((t, t), dim=-1)
 
 
-class ApplyRotaryEmb(torch.autograd.Function):
+class ApplyRotaryEmb(AutogradFunction):
     """apply_rotary_emb; backward turns the gradient back."""
 
     @staticmethod
-    def forward(ctx, x, cos, sin, interleaved=False, inplace=False, seqlen_offsets=0, cu_seqlens=None, max_seqlen=None):
+    def forward(
+        ctx: Any, x: Any, cos: Any, sin: Any, interleaved: Any = False, inplace: Any = False, seqlen_offsets: Any = 0,
+        cu_seqlens: Any = None, max_seqlen: Any = None,
+    ) -> Any:
         ctx.save_for_backward(cos, sin)
         ctx.options = {"interleaved": interleaved, "seqlen_offsets": seqlen_offsets, "cu_seqlens": cu_seqlens}
         return apply_rotary(x, cos, sin, inplace=inplace, **ctx.options)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dout):
+    def backward(ctx: Any, dout: Any) -> Any:
         cos, sin = ctx.saved_tensors
         return (apply_rotary(dout, cos, sin, conjugate=True, **ctx.options), *[None] * 7)
 
 
-class ApplyRotaryEmbQKV_(torch.autograd.Function):
+class ApplyRotaryEmbQKV_(AutogradFunction):
     """apply_rotary_emb_qkv_; v passes unturned."""
 
     @staticmethod
-    def forward(ctx, qkv, cos, sin, cos_k=None, sin_k=None, interleaved=False, seqlen_offsets=0, num_heads_q=None):
+    def forward(
+        ctx: Any, qkv: Any, cos: Any, sin: Any, cos_k: Any = None, sin_k: Any = None, interleaved: Any = False,
+        seqlen_offsets: Any = 0, num_heads_q: Any = None,
+    ) -> Any:
         ctx.save_for_backward(cos, sin, cos_k, sin_k)
         ctx.options = {"interleaved": interleaved, "seqlen_offsets": seqlen_offsets}
         ctx.num_heads_q = num_heads_q
@@ -67,16 +73,17 @@ class ApplyRotaryEmbQKV_(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dqkv):
-        turned = _turn_qkv(dqkv.clone(), *ctx.saved_tensors, ctx.num_heads_q, conjugate=True, **ctx.options)
+    def backward(ctx: Any, dqkv: Any) -> Any:
+        cos, sin, cos_k, sin_k = ctx.saved_tensors
+        turned = _turn_qkv(dqkv.clone(), cos, sin, cos_k, sin_k, ctx.num_heads_q, conjugate=True, **ctx.options)
         return (turned, *[None] * 7)
 
 
-class ApplyRotaryEmbKV_(torch.autograd.Function):
+class ApplyRotaryEmbKV_(AutogradFunction):
     """apply_rotary_emb_kv_; v passes unturned."""
 
     @staticmethod
-    def forward(ctx, kv, cos, sin, interleaved=False, seqlen_offsets=0):
+    def forward(ctx: Any, kv: Any, cos: Any, sin: Any, interleaved: Any = False, seqlen_offsets: Any = 0) -> Any:
         if kv.ndim != 5 or kv.shape[2] != 2:
             raise Error("kv", str(tuple(kv.shape)), "shape (B, S, 2, Hkv, D)")
         ctx.save_for_backward(cos, sin)
@@ -86,9 +93,10 @@ class ApplyRotaryEmbKV_(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dkv):
+    def backward(ctx: Any, dkv: Any) -> Any:
+        cos, sin = ctx.saved_tensors
         dkv = dkv.clone()
-        apply_rotary(dkv[:, :, 0], *ctx.saved_tensors, inplace=True, conjugate=True, **ctx.options)
+        apply_rotary(dkv[:, :, 0], cos, sin, inplace=True, conjugate=True, **ctx.options)
         return (dkv, *[None] * 4)
 
 
@@ -106,7 +114,8 @@ def apply_rotary_emb(
 
     inplace: x is overwritten; go on with the returned tensor, which is the one that has a gradient.
     """
-    return ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
+    out: Tensor = ApplyRotaryEmb.apply(x, cos, sin, interleaved, inplace, seqlen_offsets, cu_seqlens, max_seqlen)
+    return out
 
 
 apply_rotary_emb_func = apply_rotary_emb
@@ -126,14 +135,16 @@ def apply_rotary_emb_qkv_(
 
     qkv: (B, S, 3, H, D), or (B, S, Hq + 2 Hkv, D) with num_heads_q. cos_k, sin_k: a table of their own for k.
     """
-    return ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
+    out: Tensor = ApplyRotaryEmbQKV_.apply(qkv, cos, sin, cos_k, sin_k, interleaved, seqlen_offsets, num_heads_q)
+    return out
 
 
 def apply_rotary_emb_kv_(
     kv: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False, seqlen_offsets: int | Tensor = 0
 ) -> Tensor:
     """Turns k inside kv (B, S, 2, Hkv, D), in place, and returns kv."""
-    return ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
+    out: Tensor = ApplyRotaryEmbKV_.apply(kv, cos, sin, interleaved, seqlen_offsets)
+    return out
 
 
 def _turn_qkv(qkv: Tensor, cos: Tensor, sin: Tensor, cos_k: Tensor | None, sin_k: Tensor | None,
@@ -213,12 +224,12 @@ class RotaryEmbedding(torch.nn.Module):
             self._update_cos_sin_cache(max_seqlen, qkv.device, qkv.dtype)
         elif isinstance(seqlen_offset, int):
             self._update_cos_sin_cache(qkv.shape[1] + seqlen_offset, qkv.device, qkv.dtype)
-        elif self._cos_cached is None:
+        if self._cos_cached is None or self._sin_cached is None:
             raise Error("max_seqlen", "None", "the longest position, since seqlen_offset is a tensor")
-        cos, sin, scaled = self._cos_cached, self._sin_cached, self.scale_base is not None
-        cos_k, sin_k = (self._cos_k_cached, self._sin_k_cached) if scaled else (cos, sin)
+        cos, sin = self._cos_cached, self._sin_cached
+        cos_k, sin_k = self._cos_k_cached, self._sin_k_cached  # None unless xPos
         if kv is None:
-            own = (cos_k, sin_k) if scaled else (None, None)
-            return apply_rotary_emb_qkv_(qkv, cos, sin, *own, self.interleaved, seqlen_offset, num_heads_q)
+            return apply_rotary_emb_qkv_(qkv, cos, sin, cos_k, sin_k, self.interleaved, seqlen_offset, num_heads_q)
         q = apply_rotary_emb(qkv, cos, sin, self.interleaved, inplace=True, seqlen_offsets=seqlen_offset)
+        cos_k, sin_k = cos if cos_k is None else cos_k, sin if sin_k is None else sin_k
         return q, apply_rotary_emb_kv_(kv, cos_k, sin_k, self.interleaved, seqlen_offset)
