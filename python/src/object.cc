@@ -11,6 +11,7 @@ PyObject* error_type = nullptr;        // never dropped: they live as long as th
 PyObject* usage_error_type = nullptr;
 
 void Raise(PyObject* type, const Error& e) {
+  PyErr_Clear();  // what led to this error is told by its words
   if (type == nullptr) {
     PyErr_SetString(PyExc_ValueError, e.what());
     return;

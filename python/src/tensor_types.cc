@@ -80,16 +80,20 @@ TensorType TensorTypeOf(PyObject* object) {
 }
 
 std::string TakeErrorText() {
+#if PY_VERSION_HEX >= 0x030C0000
+  PyObject* value = PyErr_GetRaisedException();
+#else
   PyObject *type = nullptr, *value = nullptr, *trace = nullptr;
   PyErr_Fetch(&type, &value, &trace);
   PyErr_NormalizeException(&type, &value, &trace);
+  Py_XDECREF(type);
+  Py_XDECREF(trace);
+#endif
   PyObject* words = value != nullptr ? PyObject_Str(value) : nullptr;
   const char* text = words != nullptr ? PyUnicode_AsUTF8(words) : nullptr;
   std::string result = text != nullptr ? text : "an error without words";
   Py_XDECREF(words);
-  Py_XDECREF(type);
   Py_XDECREF(value);
-  Py_XDECREF(trace);
   PyErr_Clear();
   return result;
 }

@@ -402,7 +402,7 @@ Object NewTensor::Finish() {
   for (int d = 0; d < view_.rank; ++d) shape[d] = static_cast<std::size_t>(view_.shape[static_cast<std::size_t>(d)]);
   const dlpack::DataType code = CodeOf(view_.dtype);
   const nb::capsule owner(share.release(), [](void* p) noexcept { delete static_cast<OwnedTensor*>(p); });
-  const nb::ndarray<> array(view_.data, static_cast<std::size_t>(view_.rank), shape, owner, nullptr,
+  const nb::ndarray<nb::array_api> array(view_.data, static_cast<std::size_t>(view_.rank), shape, owner, nullptr,
                             nb::dlpack::dtype{code.code, code.bits, code.lanes});
   Object exported = Object::Steal(nb::cast(array).release().ptr());
   PyObject* space = PyObject_CallMethod(like_.get(), "__array_namespace__", nullptr);

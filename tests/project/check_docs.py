@@ -1,7 +1,8 @@
 """The documentation names things that exist, and its commands work.
 
   paths       every repository path in backticks or links exists
-  example     the C++ example of the README is examples/attention.cc, letter by letter
+  example     the C++ example of the README is examples/attention.cc, letter by letter, and the Python one
+              examples/quickstart.py
   presets     every `cmake --preset NAME` names a preset
   commands    every `regard ...` in a code block has known options; `explain`, `list` and `--help` are run
               (exit 2 where the text shows the refusal "regard: ..."), and every case in quotes parses
@@ -14,7 +15,7 @@ import shlex
 import subprocess
 import sys
 
-PATH = re.compile(r"^\.?/?(?:include|src|cli|tests|bench|docs|cmake|scripts|examples|\.ci)/[\w./*-]*$")
+PATH = re.compile(r"^\.?/?(?:include|src|cli|tests|bench|docs|cmake|scripts|examples|python|\.ci)/[\w./*-]*$")
 TOP_LEVEL = re.compile(r"^[A-Z][\w.]*\.(?:md|txt|json)$")
 PROGRAM = re.compile(r"^(?:\./)?(?:build/release/)?regard$")
 CASE = re.compile(r"^(?:prefill|decode|mixed|backward)\b")
@@ -58,10 +59,12 @@ def exists(root, path):
 
 
 def example_differs(root):
-    example = read(root, "examples/attention.cc")
-    if any(body == example for language, body in blocks(read(root, "README.md")) if language == "cpp"):
-        return []
-    return ["README.md: no cpp block equals examples/attention.cc"]
+    found = []
+    for kind, name in (("cpp", "examples/attention.cc"), ("python", "examples/quickstart.py")):
+        example = read(root, name)
+        if not any(body == example for language, body in blocks(read(root, "README.md")) if language == kind):
+            found.append(f"README.md: no {kind} block equals {name}")
+    return found
 
 
 def unknown_presets(root, name):
@@ -119,10 +122,10 @@ def failed_commands(root, name, program, run=subprocess.run):
 
 def dangling_comments(root):
     found = []
-    for top in ("include", "src", "cli", "tests", "bench", "cmake"):
+    for top in ("include", "src", "cli", "python", "tests", "bench", "cmake"):
         for folder, _, files in os.walk(os.path.join(root, top)):
             for file in files:
-                if not file.endswith((".h", ".cc", ".cmake", ".py", ".txt")) or file.startswith("check_docs"):
+                if not file.endswith((".h", ".cc", ".cmake", ".py", ".pyi", ".txt")) or file.startswith("check_docs"):
                     continue
                 path = os.path.relpath(os.path.join(folder, file), root)
                 for target in set(re.findall(r"\bdocs/[\w-]+\.md\b", read(root, path))):

@@ -11,6 +11,10 @@ See `src/a.cc`, `./scripts/go` and [the page](docs/page.md). `cmake --preset rel
 ```cpp
 int main() {}
 ```
+
+```python
+import regard
+```
 ```console
 $ regard explain "prefill b=1"
 chosen ...
@@ -33,6 +37,7 @@ class CheckDocs(unittest.TestCase):
         self.write("README.md", GOOD)
         self.write("docs/page.md", "Back to [start](../README.md).\n")
         self.write("examples/attention.cc", "int main() {}\n")
+        self.write("examples/quickstart.py", "import regard\n")
         self.write("src/a.cc", "// docs/page.md\n")
         self.write("scripts/go", "")
         self.write("CMakePresets.json", '{"configurePresets": [{"name": "release"}]}')
@@ -63,8 +68,11 @@ class CheckDocs(unittest.TestCase):
         self.assertIn("leads nowhere", check_docs.missing_paths(self.root, "docs/page.md")[0])
 
     def test_an_example_that_differs_is_found(self):
-        self.write("examples/attention.cc", "int main() { return 1; }\n")
-        self.assertEqual(check_docs.main(self.root), 1)
+        for name, text in (("examples/attention.cc", "int main() {}\n"), ("examples/quickstart.py", "import regard\n")):
+            self.write(name, text + "\n")
+            self.assertEqual(len(check_docs.example_differs(self.root)), 1, name)
+            self.assertEqual(check_docs.main(self.root), 1)
+            self.write(name, text)
 
     def test_an_unknown_preset_is_found(self):
         self.write("README.md", "cmake --preset fast")
