@@ -1,0 +1,1 @@
+"""flash_attn.ops: the part that attention needs, rotary embedding."""
