@@ -2,8 +2,10 @@
 // machine has, for every element type and option.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "regard/regard.h"
@@ -288,6 +290,43 @@ TEST(Invariance, SpeculativeStepsOfUpTo15TokensHaveTheBitsOfPrefill) {
       EXPECT_EQ(whole.Rows(4, n, out_row, 4 * d.shape.heads_q), run.Dense(d, 4, n)) << n;
     }
   });
+}
+
+// Heads of whole lines of 64 bytes, which decode reads straight from the cache, with columns and keys left over; groups
+// below and above its tiles. Every finite fp8 value is met in k and in v.
+TEST(Invariance, DecodeStraightFromTheCacheHasTheBitsOfPrefill) {
+  for (const std::string& isa : Isas()) {
+    for (DType t : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3, DType::kF8E5M2}) {
+      for (const auto& [head_dim, head_dim_v] : {std::pair{128, 128}, {64, 112}, {104, 80}}) {
+        for (const int group : {1, 3, 4, 5, 7}) {
+          Shape s;
+          s.kv_dtype = t;
+          s.dtype = IsFp8(t) ? DType::kBF16 : t;
+          if (!Runs(isa, s)) continue;
+          s.options.causal = true;
+          s.seq_q = 17, s.seq_kv = 17 + 250 * group, s.heads_q = 2 * group, s.heads_kv = 2;
+          s.head_dim = head_dim, s.head_dim_v = head_dim_v;
+          SCOPED_TRACE(isa + " " + std::string(Name(t)) + " dims " + std::to_string(head_dim) + ", " +
+                       std::to_string(head_dim_v) + " group " + std::to_string(group));
+          SequenceData d(s, 29);
+          if (IsFp8(t)) {
+            std::mt19937 rng(5);
+            for (Buffer* b : {&d.k, &d.v}) {
+              for (auto& byte : b->bytes) {
+                do byte = std::byte(rng());
+                while (!std::isfinite(LoadFloat(&byte, t, 0)));
+              }
+            }
+          }
+          const Runner run{isa};
+          const Bits whole = run.Dense(d, 0, s.seq_q);
+          Bits tokens;
+          for (std::int64_t i = 0; i < s.seq_q; ++i) tokens.Append(run.Dense(d, i, 1));
+          ASSERT_EQ(whole, tokens);
+        }
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -106,6 +106,39 @@ TEST(NonFinite, AMaskedValueNeverArrives) {
   }
 }
 
+// Each fp8 pattern of NaN and infinity, in decode: in k it makes the rows of its head NaN, in v its column non-finite.
+TEST(NonFinite, EveryFp8PatternOfNanAndInfinityArrivesInDecode) {
+  const std::vector<std::pair<DType, std::vector<int>>> patterns = {
+      {DType::kF8E4M3, {0x7f, 0xff}}, {DType::kF8E5M2, {0x7c, 0x7d, 0x7e, 0x7f, 0xfc, 0xfd, 0xfe, 0xff}}};
+  for (const Isa isa : DeviceCaps::Host().isas) {
+    for (const auto& [type, bytes] : patterns) {
+      for (const int byte : bytes) {
+        SCOPED_TRACE(std::string(Name(isa)) + " " + std::string(Name(type)) + " " + std::to_string(byte));
+        Shape s;
+        s.dtype = DType::kBF16, s.kv_dtype = type;
+        s.seq_q = 1, s.seq_kv = 200, s.heads_q = 8, s.heads_kv = 2, s.head_dim = s.head_dim_v = 128;
+        const bool nan = std::isnan(LoadFloat(std::vector{std::byte(byte)}.data(), type, 0));
+        const std::string kernels = std::string("cpu.") + Name(isa);
+        SequenceData in_k(s, 5), in_v(s, 5);
+        const std::int64_t at = (70 * s.heads_kv + 1) * 128 + 99;  // key 70, head 1, element 99
+        *in_k.k.At(at) = *in_v.v.At(at) = std::byte(byte);
+        const AttentionResult k = RunOn(kernels, in_k.Dense(0, 1), s.options);
+        const AttentionResult v = RunOn(kernels, in_v.Dense(0, 1), s.options);
+        for (std::int64_t h = 0; h < 8; ++h) {
+          // An infinite score leaves NaN too, unless its sign makes it a weight of 0.
+          if (nan || h < 4) EXPECT_EQ(std::isnan(*k.lse.view().At<float>(0, h, 0)), h >= 4) << h;
+          for (std::int64_t c = 0; c < 128; ++c) {
+            EXPECT_EQ(std::isfinite(OutAt(v, 0, h, c)), h < 4 || c != 99) << h << " " << c;
+            if (nan && h >= 4 && c == 99) {
+              EXPECT_TRUE(std::isnan(OutAt(v, 0, h, c)));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(NonFinite, AMinusInfiniteBiasHidesAKeyAndAWholeRow) {
   for (const Target& t : Targets()) {
     SCOPED_TRACE(t.isa + " " + std::string(Name(t.type)));

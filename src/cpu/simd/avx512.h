@@ -18,6 +18,11 @@ static inline V SplatMem(const float* p) { return _mm512_set1_ps(*p); }
 static inline V Load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void Store(float* p, V v) { _mm512_storeu_ps(p, v); }
 static inline V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+#define REGARD_HAS_MEMORY_BROADCAST 1
+static inline V FmaMem(const float* a, V b, V c) {
+  asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+  return c;
+}
 static inline V Add(V a, V b) { return _mm512_add_ps(a, b); }
 static inline V Sub(V a, V b) { return _mm512_sub_ps(a, b); }
 static inline V Mul(V a, V b) { return _mm512_mul_ps(a, b); }
@@ -154,6 +159,10 @@ static inline void StoreBF16(void* p, V v) { _mm256_storeu_si256(static_cast<__m
 #define REGARD_HAS_BF16_PAIRS 1
 static inline V DotPairs(V acc, V a, V b) {
   return _mm512_dpbf16_ps(acc, (__m512bh)_mm512_castps_si512(a), (__m512bh)_mm512_castps_si512(b));
+}
+static inline V DotPairsMem(V acc, const float* a, V b) {
+  asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(b), "m"(*a));
+  return acc;
 }
 // fp8 to bf16 in 16-bit lanes: exponent and mantissa (7 bits) move up under bf16's, plus the difference of the biases;
 // the few subnormals come from a table, NaN (and infinity) from comparisons.

@@ -10,14 +10,27 @@ namespace regard::cpu::REGARD_ISA {
 // KeyUnit<M, T>: how rows of dwords become operands of the chains.
 //   kSteps               chain steps a dword; 0: this type takes the general way
 //   kOwnBroadcasts       rows of which both products broadcast q by themselves: a broadcast into a register takes a
-//                        slot of the shuffles, one inside the product a second load
+//                        slot of the shuffles, one inside the product a second load. Zen 4, a group of 4, cycles a line
+//                        of K from L2 with 0 and 4 such rows: fp8 15.3, 12.8; f16 11.3, 11.1; f32 7.9, 8.0; bf16 7.6,
+//                        8.1
 //   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
 //   Slice(i, ...)        the i-th of 16 parts of the transpose of kPanelKeys rows of 16 dwords at base + offsets[k]:
 //                        to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
 //                        several heads often lie 2 or 4 KiB apart, in few sets of L1.
 //   None, Note, Check    what is remembered of the dwords that Slice saw, and whether they need care
-//   Expand(x, care, y)   y[s]: operand of step s, of 16 keys' dwords x
+//   Converter            what Expand wants to have in registers
+//   Expand(converter, x, care, y)   y[s]: operand of step s, of 16 keys' dwords x
 struct Transposer {
+  REGARD_INLINE void TransposeLanes(const V (&x)[4], V* t) {
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
+    const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+    t[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+    t[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    t[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
+    t[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+  }
   template <class Unit, class Flags>
   REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
     const int n = i / 8, part = i % 8;
@@ -28,14 +41,7 @@ struct Transposer {
         x[r] = Load(reinterpret_cast<const float*>(base + offsets[16 * n + 4 * part + r]));
         seen = Unit::Note(seen, x[r]);
       }
-      const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
-      const __m512d b = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
-      const __m512d c = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
-      const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
-      t[4 * part] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-      t[4 * part + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-      t[4 * part + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
-      t[4 * part + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
+      Unit::TransposeLanes(x, t + 4 * part);
     } else {  // lanes of the four: dwords c, 4 + c, 8 + c, 12 + c
       const int c = part - 4;
       const V a = _mm512_shuffle_f32x4(t[c], t[4 + c], 0x88), b = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x88);
@@ -50,21 +56,22 @@ struct Transposer {
 };
 
 // Nothing to remember.
-template <int kChainSteps>
+template <int kChainSteps, int kRows>
 struct CarelessUnit : Transposer {
   static constexpr int kSteps = kChainSteps;
-  static constexpr int kOwnBroadcasts = 0;
+  static constexpr int kOwnBroadcasts = kRows;
   static constexpr float kQueryScale = 1.0f;
   struct Flags {};
   REGARD_INLINE Flags None() { return {}; }
   REGARD_INLINE Flags Note(Flags, V) { return {}; }
   REGARD_INLINE bool Check(Flags) { return false; }
-  REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<CarelessUnit>(i, base, offsets, t, seen, to);
-  }
 };
-struct PlainUnit : CarelessUnit<1> {
-  REGARD_INLINE void Expand(V x, bool, V (&y)[1]) { y[0] = x; }
+struct PlainUnit : CarelessUnit<1, 0> {
+  using Converter = NoConverter;
+  REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    SliceAs<PlainUnit>(i, base, offsets, t, seen, to);
+  }
+  REGARD_INLINE void Expand(const Converter&, V x, bool, V (&y)[1]) { y[0] = x; }
 };
 
 template <>
@@ -75,8 +82,9 @@ struct KeyUnit<MathF32, Elem::kF32> : PlainUnit {};
 template <>
 struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   static constexpr int kSteps = 2;
-  static constexpr int kOwnBroadcasts = 4;  // Zen 4: 10.8 cycles a line, 14.4 with none; bf16 8.1 with none, 9.3 with 4
+  static constexpr int kOwnBroadcasts = 4;
   static constexpr float kQueryScale = 0x1p112f;
+  using Converter = NoConverter;
   using Flags = __m512i;
   REGARD_INLINE Flags None() { return _mm512_setzero_si512(); }
   REGARD_INLINE Flags Note(Flags seen, V x) {
@@ -89,7 +97,7 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
     SliceAs<KeyUnit>(i, base, offsets, t, seen, to);
   }
   [[gnu::noinline]] static V Convert(__m256i halves) { return Mul(_mm512_cvtph_ps(halves), Splat(0x1p-112f)); }
-  REGARD_INLINE void Expand(V x, bool care, V (&y)[2]) {
+  REGARD_INLINE void Expand(const Converter&, V x, bool care, V (&y)[2]) {
     const __m512i bits = _mm512_castps_si512(x), keep = _mm512_set1_epi32(static_cast<int>(0x8fffe000u));
     if (care) [[unlikely]] {
       y[0] = Convert(_mm512_cvtepi32_epi16(bits));
@@ -101,19 +109,29 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   }
 };
 
-// ValueUnit<M, T>: kColumns columns of kPack keys as kVectors vectors. Group(j, l): which 4 columns lie in lane l of vector j.
+// ValueUnit<M, T>: kColumns columns of kPack keys as kVectors vectors. Group(j, l): which 4 columns lie in lane l of
+// vector j.
+//   kKeys            keys after which the product turns to the next head; one head ahead is fetched into L1 meanwhile.
+//                    More keys load and store o less often: cycles a line of V from L2 with 32, 64, 128 keys (Zen 4, a
+//                    group of 4) fp8 12.5, 11.3, 10.4; bf16 5.7, 5.2. But 32 rows of f32, 4 KiB apart with 8 heads of
+//                    128, do not fit the few sets of L1 that they share: from memory, one thread, 19.6 GB/s with 32
+//                    keys and no fetching, 21.5 with 16.
+//   kOwnBroadcasts   as above, for all rows: f16 9.8 cycles without, 9.1 with; fp8 13.9, 12.5; f32 5.5, 5.9; bf16 6.0,
+//                    6.3
 template <>
 struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
-  static constexpr int kColumns = 64, kVectors = 4;
-  REGARD_INLINE void LoadColumns(const char* a, const char*, V (&v)[4]) {
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 16;
+  static constexpr bool kOwnBroadcasts = false;
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; ++j) v[j] = Load(reinterpret_cast<const float*>(a) + j * kLanes);
   }
 };
 template <>
 struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
-  static constexpr int kColumns = 64, kVectors = 4;
-  REGARD_INLINE void LoadColumns(const char* a, const char*, V (&v)[4]) {
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 64;
+  static constexpr bool kOwnBroadcasts = true;
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; ++j) v[j] = LoadF16(a + j * 2 * kLanes);
   }
@@ -125,10 +143,12 @@ struct KeyUnit<MathPairs, Elem::kBF16> : PlainUnit {};
 
 template <>
 struct ValueUnit<MathPairs, Elem::kBF16> {
-  static constexpr int kColumns = 64, kVectors = 4;
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 64;
+  static constexpr bool kOwnBroadcasts = false;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return j / 2 * 8 + 2 * l + j % 2; }
-  REGARD_INLINE void LoadColumns(const char* a, const char* b, V (&v)[4]) {
+  using Converter = NoConverter;
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char* b, V (&v)[4]) {
     REGARD_UNROLL
     for (int j = 0; j < 4; j += 2) {
       const __m512i x = _mm512_loadu_si512(a + j * 2 * kLanes);
@@ -165,34 +185,50 @@ struct Fp8Tables {
 };
 static constexpr Fp8Tables kE4M3Tables(3, 7, false), kE5M2Tables(2, 15, true);
 
+// The four halves of the tables. Opaque, or GCC would load them anew for every look-up.
 template <Elem T>
-REGARD_INLINE void LookUpFp8(__m512i x, __m512i* low, __m512i* high) {
-  constexpr const Fp8Tables& tables = T == Elem::kF8E4M3 ? kE4M3Tables : kE5M2Tables;
-  *low = _mm512_permutex2var_epi8(_mm512_load_si512(tables.low), x, _mm512_load_si512(tables.low + 64));
-  *high = _mm512_permutex2var_epi8(_mm512_load_si512(tables.high), x, _mm512_load_si512(tables.high + 64));
-  *high = _mm512_ternarylogic_epi32(*high, x, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
-}
-
-// Which bytes of (low, high) make the bf16 pair of dims 2s and 2s + 1 of a dword.
-struct PairIndex {
-  alignas(64) uint8_t of[2][64];
-  constexpr PairIndex() : of() {
-    for (int s = 0; s < 2; ++s) {
-      for (int i = 0; i < 64; ++i) of[s][i] = static_cast<uint8_t>(i / 4 * 4 + 2 * s + i % 4 / 2 + (i % 2 ? 64 : 0));
+struct Fp8Converter {
+  __m512i low[2], high[2];
+  REGARD_ALWAYS_INLINE Fp8Converter() {
+    constexpr const Fp8Tables& tables = T == Elem::kF8E4M3 ? kE4M3Tables : kE5M2Tables;
+    REGARD_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      low[i] = _mm512_load_si512(tables.low + 64 * i);
+      high[i] = _mm512_load_si512(tables.high + 64 * i);
+      asm("" : "+v"(low[i]), "+v"(high[i]));
     }
   }
+  // bytes 0-7 of each 128-bit lane of x into bf16 y[0], bytes 8-15 into y[1]
+  REGARD_ALWAYS_INLINE void Convert(__m512i x, V* y) const {
+    const __m512i l = _mm512_permutex2var_epi8(low[0], x, low[1]);
+    __m512i h = _mm512_permutex2var_epi8(high[0], x, high[1]);
+    h = _mm512_ternarylogic_epi32(h, x, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);  // a | (b & c)
+    y[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi8(l, h));
+    y[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi8(l, h));
+  }
 };
-static constexpr PairIndex kPairIndex;
 
+// Transposed in words, so that the first two bytes of 4 keys' dwords come to lie in the low half of a 128-bit lane and
+// the other two in its high half: one conversion then leaves the pairs of both steps in place.
 template <Elem T>
-struct Fp8KeyUnit : CarelessUnit<2> {
-  REGARD_INLINE void Expand(V x, bool, V (&y)[2]) {
-    __m512i low, high;
-    LookUpFp8<T>(_mm512_castps_si512(x), &low, &high);
+struct Fp8KeyUnit : CarelessUnit<2, 4> {
+  REGARD_INLINE void TransposeLanes(const V (&x)[4], V* t) {
+    __m512i w[4];
     REGARD_UNROLL
-    for (int s = 0; s < 2; ++s) {
-      y[s] = _mm512_castsi512_ps(_mm512_permutex2var_epi8(low, _mm512_load_si512(kPairIndex.of[s]), high));
-    }
+    for (int r = 0; r < 4; ++r) w[r] = _mm512_castps_si512(x[r]);
+    const __m512i a = _mm512_unpacklo_epi16(w[0], w[1]), b = _mm512_unpacklo_epi16(w[2], w[3]);
+    const __m512i c = _mm512_unpackhi_epi16(w[0], w[1]), d = _mm512_unpackhi_epi16(w[2], w[3]);
+    t[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi32(a, b));
+    t[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi32(a, b));
+    t[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi32(c, d));
+    t[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi32(c, d));
+  }
+  REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    SliceAs<Fp8KeyUnit>(i, base, offsets, t, seen, to);
+  }
+  using Converter = Fp8Converter<T>;
+  REGARD_INLINE void Expand(const Converter& converter, V x, bool, V (&y)[2]) {
+    converter.Convert(_mm512_castps_si512(x), y);
   }
 };
 template <>
@@ -202,18 +238,15 @@ struct KeyUnit<MathPairs, Elem::kF8E5M2> : Fp8KeyUnit<Elem::kF8E5M2> {};
 
 template <Elem T>
 struct Fp8ValueUnit {
-  static constexpr int kColumns = 64, kVectors = 4;
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 128;
+  static constexpr bool kOwnBroadcasts = true;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return 4 * l + j; }
-  REGARD_INLINE void LoadColumns(const char* a, const char* b, V (&v)[4]) {
+  using Converter = Fp8Converter<T>;
+  REGARD_INLINE void LoadColumns(const Converter& converter, const char* a, const char* b, V (&v)[4]) {
     const __m512i x = _mm512_loadu_si512(a), y = b ? _mm512_loadu_si512(b) : _mm512_setzero_si512();
-    REGARD_UNROLL
-    for (int j = 0; j < 4; j += 2) {
-      __m512i low, high;
-      LookUpFp8<T>(j == 0 ? _mm512_unpacklo_epi8(x, y) : _mm512_unpackhi_epi8(x, y), &low, &high);
-      v[j] = _mm512_castsi512_ps(_mm512_unpacklo_epi8(low, high));
-      v[j + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi8(low, high));
-    }
+    converter.Convert(_mm512_unpacklo_epi8(x, y), v);
+    converter.Convert(_mm512_unpackhi_epi8(x, y), v + 2);
   }
 };
 template <>

@@ -1,5 +1,5 @@
-// Decode's own vocabulary, for instruction sets that have it (simd/avx512_units.h, simd/avx2_units.h); all others take the general way of
-// tile/direct.h, which needs nothing but the vector contract.
+// Decode's own vocabulary, for instruction sets that have it (simd/avx512_units.h, simd/avx2_units.h); all others take
+// the general way of tile/direct.h, which needs nothing but the vector contract.
 #pragma once
 
 #include "src/cpu/tile/math.h"
@@ -15,12 +15,14 @@ struct KeyUnit {
 };
 template <class M, Elem T>
 struct ValueUnit {
-  static constexpr int kColumns = 0, kVectors = 0;
+  static constexpr int kColumns = 0, kKeys = kPanelKeys;
   static constexpr bool kNatural = true;
 };
 
+struct NoConverter {};
 struct NaturalColumns {
   static constexpr bool kNatural = true;
+  using Converter = NoConverter;
 };
 
 }  // namespace regard::cpu::REGARD_ISA

@@ -21,8 +21,11 @@
 //   LoadF16 LoadBF16 LoadE4M3 LoadE5M2 (p)   kLanes elements, exact; StoreF16 StoreBF16 (p, v): nearest even
 //   PrefetchFar(p) PrefetchNear(p)   into L2, L1; always inlined (GCC takes a function that only prefetches for one
 //                            without effect)
+// With REGARD_HAS_MEMORY_BROADCAST also
+//   FmaMem(p, b, c)          Fma(SplatMem(p), b, c), the splat inside the instruction; compilers would share one
 // With REGARD_HAS_BF16_PAIRS also, on dwords that hold two bf16 (low half first):
 //   DotPairs(acc, a, b)      vdpbf16ps: acc + a.hi * b.hi, then + a.lo * b.lo; denormals in and out are flushed to 0
+//   DotPairsMem(acc, p, b)   DotPairs(acc, SplatMem(p), b), as FmaMem
 //   PairsE4M3 PairsE5M2 (p)  2 * kLanes fp8 to bf16, exact
 //   PackPairs(a, b)          2 * kLanes f32 (a first) to kLanes bf16 pairs, nearest even, denormals to 0
 //   PairRows(a, b)           dword c of the result = (element c of a, element c of b), rounded like PackPairs

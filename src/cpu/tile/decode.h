@@ -46,6 +46,7 @@ struct DecodeRun {
   Scaling scaling[kDecodeRows];  // by kv head
   int64_t lo, hi;                // keys that some row sees
   bool finish_scores;            // every block needs FinishScores
+  int panels_ahead;              // of Ahead: prefetch_panels, and as many at least as a head's values are read at once
   Block block, next;             // at hand, and after it (of a task to come, where this one ends before)
   BlockOffsets offsets[2];       // theirs, turn about
   int turn;                      // which is `block`'s
@@ -81,6 +82,10 @@ static void PrepareDecode(DecodeRun<M>& run, float* scratch) {
   run.lo = INT64_MAX;
   run.hi = 0;
   run.finish_scores = p.masks;
+  WithElem(p.kv_type, [&](auto t) {
+    constexpr int kAtOnce = kValuePanels<M, decltype(t)::value>;
+    run.panels_ahead = p.prefetch_panels == 0 ? 0 : static_cast<int>(Max(p.prefetch_panels, kAtOnce));
+  });
   float query_scale = 1.0f;  // q as the score product wants it
   int query_rows = kTileRows;
   if (run.group_rows <= kDirectRows) {
@@ -126,15 +131,15 @@ static void EmptyState(DecodeRun<M>& run) {
   }
 }
 
-// What is fetched, for all heads, while the panel of keys [k, k + kPanelKeys) is at hand: the one prefetch_panels later
-// in the order of reading, K of the block, then its V, then K of the next block. Nothing where that is further.
+// What is fetched, for all heads, while the panel of keys [k, k + kPanelKeys) is at hand: the one panels_ahead later in
+// the order of reading, K of the block, then its V, then K of the next block. Nothing where that is further.
 template <class M>
 static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
   const ForwardParams& p = run.p;
   const Block* block = &run.block;
   const BlockOffsets* offsets = &run.offsets[run.turn];
-  bool further = p.prefetch_panels == 0;
-  k += p.prefetch_panels * kPanelKeys;
+  bool further = run.panels_ahead == 0;
+  k += run.panels_ahead * kPanelKeys;
   while (!further && k >= block->last) {
     k -= RoundUp(block->last, kPanelKeys);
     further = block == &run.next;
@@ -206,10 +211,13 @@ static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
 template <class M, Elem T>
 static void ValueBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
-  PanelStream ahead;
-  for (int k = first; k < last; k += kValueKeys<T>) {
-    if ((k - first) % kPanelKeys == 0) ahead = Ahead(run, true, k);
-    const int keys = static_cast<int>(Min(kValueKeys<T>, last - k));
+  constexpr int kKeys = ValueUnit<M, T>::kKeys;
+  PanelStream ahead[kValuePanels<M, T>];
+  for (int k = first; k < last; k += kKeys) {
+    for (int i = 0; i < kValuePanels<M, T> && (k - first) % kPanelKeys == 0; ++i) {
+      ahead[i] = Ahead(run, true, k + i * kPanelKeys);
+    }
+    const int keys = static_cast<int>(Min(kKeys, last - k));
     for (int n = 0; n < run.heads; ++n) {
       const char* base = p.v.data + (run.task.head_begin + n) * p.v.head_stride;
       const int64_t next_head = n + 1 < run.heads ? p.v.head_stride : 0;

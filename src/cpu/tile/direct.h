@@ -16,18 +16,16 @@ inline constexpr int kScoreRows = KeyUnit<M, T>::kSteps > 0 ? 4 : kTileRows < 8 
 inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
 // Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
 inline constexpr int kValueRows = 4;
-// Keys after which the value product turns to the next head; one head ahead is fetched into L1 meanwhile. 32 rows of
-// f32, 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share (Zen 4, one thread: 19.6 GB/s
-// with 32 keys and no fetching, 21.5 with 16; bf16 24.3 with 32, 23.2 with 16).
-template <Elem T>
-inline constexpr int kValueKeys = BytesOf(T) == 4 && kPanelKeys == 32 ? 16 : kPanelKeys;
+// Panels that the value product takes before it turns to the next head, a stream of what is fetched for each.
+template <class M, Elem T>
+inline constexpr int kValuePanels = ValueUnit<M, T>::kKeys > kPanelKeys ? ValueUnit<M, T>::kKeys / kPanelKeys : 1;
 
 // Columns that ValueUnit takes at once are a half of a line of 64 bytes, or whole lines.
 template <class M, Elem T>
 inline constexpr int kValueParts = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) < 64 ? 2 : 1;
 
-// Whether K of the next head goes to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s); not f32's, as
-// above.
+// Whether K of the next head goes to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s); not f32's,
+// whose rows lie too far apart (ValueUnit's kKeys).
 template <Elem T>
 inline constexpr bool kFetchNear = BytesOf(T) < 4;
 
@@ -50,6 +48,7 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
                               Stream& stream) {
   using Unit = KeyUnit<M, T>;
   constexpr int kLinesAStep = kPanelKeys / kUnitDwords;
+  const typename Unit::Converter converter{};
   if (!stage.ready) {
     V t[kUnitDwords];
     auto seen = Unit::None();
@@ -76,7 +75,7 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
       for (int n = 0; n < kLinesAStep; ++n) Fetch(ahead, kLinesAStep * i + n);
       V y[2][Unit::kSteps];
       REGARD_UNROLL
-      for (int n = 0; n < 2; ++n) Unit::Expand(Load(k + (2 * i + n) * kLanes), care, y[n]);
+      for (int n = 0; n < 2; ++n) Unit::Expand(converter, Load(k + (2 * i + n) * kLanes), care, y[n]);
       Unit::Slice(i, from, from_offsets, t, seen, to);
       if constexpr (kFetchNear<T>) {
         REGARD_UNROLL
@@ -88,10 +87,11 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
       for (int s = 0; s < Unit::kSteps; ++s, q += R) {
         REGARD_UNROLL
         for (int r = 0; r < R; ++r) {
-          const float* again = q + r;
-          if (r < Unit::kOwnBroadcasts) asm("" : "+r"(again));  // or the compiler would broadcast once for both
-          acc[r][0] = M::Mac(SplatMem(q + r), y[0][s], acc[r][0]);
-          acc[r][1] = M::Mac(SplatMem(again), y[1][s], acc[r][1]);
+          REGARD_UNROLL
+          for (int n = 0; n < 2; ++n) {
+            acc[r][n] = r < Unit::kOwnBroadcasts ? M::MacMem(q + r, y[n][s], acc[r][n])
+                                                 : M::Mac(SplatMem(q + r), y[n][s], acc[r][n]);
+          }
         }
       }
     }
@@ -198,44 +198,61 @@ static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& 
 
 // kColumns columns of the values of `keys` keys, in ValueUnit's order of columns. next_head: bytes to what is
 // read after it, fetched into L1 meanwhile. kPart: which part of their lines the columns are; `ahead` is kept from
-// part to part.
+// part to part. Whole turns have no conditions inside: with them GCC kept addresses in memory and in vector registers
+// (Zen 4, a group of 4, cycles a line: bf16 5.7 instead of 6.8).
 template <class M, Elem T, int R, int kPart, class Stream>
 REGARD_INLINE void ValueColumns(const char* base, int64_t next_head, const int64_t* offsets, int keys,
-                                const float* probs, float* o, int64_t o_stride, Lines& ahead, Stream& stream) {
+                                const float* probs, float* o, int64_t o_stride, Lines (&ahead)[kValuePanels<M, T>],
+                                Stream* streams) {
   using Unit = ValueUnit<M, T>;
   constexpr int kVectors = Unit::kVectors;
   constexpr int kLines = kValueParts<M, T> > 1 ? 1 : M::kPack * Unit::kColumns * BytesOf(T) / 64;  // a step
   constexpr int kTurn = kTurnLines / kLines;                                                       // steps
-  static_assert(kValueParts<M, T> == 1 || (kTurn == kPanelKeys && kTurn >= kValueKeys<T>), "a part is within a turn");
+  constexpr int kTurnKeys = kTurn * M::kPack;
+  static_assert(kTurnKeys <= kPanelKeys && (kValueParts<M, T> == 1 || kTurnKeys == kPanelKeys));
+  const typename Unit::Converter converter{};
   V acc[R][kVectors];
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
     for (int j = 0; j < kVectors; ++j) acc[r][j] = Load(o + r * o_stride + j * kLanes);
   }
-  for (int t = 0; t < keys;) {
-    if (kPart == 0) ahead = Take(stream);
+  const auto multiply = [&](const float* weights, const V (&v)[kVectors]) __attribute__((always_inline)) {
+    REGARD_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const float* const p = weights + r * kScoreStride;
+      REGARD_UNROLL
+      for (int j = 0; j < kVectors; ++j) {
+        acc[r][j] = Unit::kOwnBroadcasts ? M::MacMem(p, v[j], acc[r][j]) : M::Mac(SplatMem(p), v[j], acc[r][j]);
+      }
+    }
+  };
+  for (int done = 0; keys >= kTurnKeys; keys -= kTurnKeys, done += kTurnKeys, probs += kTurn, offsets += kTurnKeys) {
+    Lines& lines = ahead[done / kPanelKeys];
+    if (kPart == 0) lines = Take(streams[done / kPanelKeys]);
     asm("" : "+r"(probs), "+r"(offsets));  // or GCC would keep every address of the turn, in memory
     REGARD_UNROLL
-    for (int i = 0; i < kTurn; ++i, t += M::kPack, ++probs) {
-      if (t >= keys) break;
+    for (int i = 0; i < kTurn; ++i) {
+      const int64_t* const at = offsets + i * M::kPack;
       V v[kVectors];
-      Unit::LoadColumns(base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
+      Unit::LoadColumns(converter, base + at[0], base + at[M::kPack - 1], v);
       if (i % kValueParts<M, T> == 0) {
         REGARD_UNROLL
-        for (int n = 0; n < kLines; ++n) Fetch(ahead, (kPart * kTurn + i) / kValueParts<M, T> * kLines + n);
+        for (int n = 0; n < kLines; ++n) Fetch(lines, (kPart * kTurn + i) / kValueParts<M, T> * kLines + n);
       }
       REGARD_UNROLL
       for (int n = 0; n < kLines && kPart == 0; ++n) {
-        PrefetchNear(base + next_head + offsets[Min(t + n % M::kPack, keys - 1)] + n / M::kPack * 64);
+        PrefetchNear(base + next_head + at[n % M::kPack] + n / M::kPack * 64);
       }
-      REGARD_UNROLL
-      for (int r = 0; r < R; ++r) {
-        const V p = SplatMem(probs + r * kScoreStride);
-        REGARD_UNROLL
-        for (int j = 0; j < kVectors; ++j) acc[r][j] = M::Mac(p, v[j], acc[r][j]);
-      }
+      multiply(probs + i, v);
     }
+  }
+  for (int t = 0; t < keys; t += M::kPack, ++probs) {
+    V v[kVectors];
+    Unit::LoadColumns(converter, base + offsets[t], t + 1 < keys ? base + offsets[t + 1] : nullptr, v);
+    REGARD_UNROLL
+    for (int n = 0; n < kLines && kPart == 0; ++n) Next(streams[0]);
+    multiply(probs, v);
   }
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -250,7 +267,8 @@ static void ReorderColumns(float* o, int dim_v, bool to_natural) {
   using Unit = ValueUnit<M, T>;
   if constexpr (!Unit::kNatural) {
     float from[Unit::kColumns];
-    for (int c = 0; c + Unit::kColumns <= dim_v; c += Unit::kColumns) {
+    constexpr int kWhole = kValueParts<M, T> * Unit::kColumns;  // ValueDirect takes all parts of a line or none
+    for (int c = 0; c < dim_v / kWhole * kWhole; c += Unit::kColumns) {
       memcpy(from, o + c, sizeof from);
       for (int i = 0; i < Unit::kColumns / 4; ++i) {
         const int natural = 4 * Unit::Group(i / (kLanes / 4), i % (kLanes / 4));
@@ -297,20 +315,21 @@ REGARD_INLINE void ValuePanel(const char* base, const int64_t* offsets, int keys
 }
 
 // AccumulateValues without packed panels; whole units of columns come to lie in ValueUnit's order. Columns that fill no
-// whole panel go through `tail` (kPanelKeys * kPanelKeys
-// floats). Values must be finite, or the caller finds out from o and starts again.
+// whole panel go through `tail` (kPanelKeys * kPanelKeys floats). Values must be finite, or the caller finds out from o
+// and starts again. streams: kValuePanels of them.
 template <class M, Elem T, int R, class Stream>
 static void ValueDirect(const char* base, int64_t next_head, const int64_t* offsets, int keys, int dim_v,
-                        const float* probs, float* o, int64_t o_stride, float* tail, Stream& stream) {
+                        const float* probs, float* o, int64_t o_stride, float* tail, Stream* streams) {
+  Stream& stream = streams[0];
   int c = 0;
   if constexpr (ValueUnit<M, T>::kColumns > 0) {
     constexpr int kColumns = ValueUnit<M, T>::kColumns, kParts = kValueParts<M, T>;
-    Lines ahead{};
+    Lines ahead[kValuePanels<M, T>] = {};
     for (; c + kParts * kColumns <= dim_v; c += kParts * kColumns, base += kParts * kColumns * BytesOf(T)) {
-      ValueColumns<M, T, R, 0>(base, next_head, offsets, keys, probs, o + c, o_stride, ahead, stream);
+      ValueColumns<M, T, R, 0>(base, next_head, offsets, keys, probs, o + c, o_stride, ahead, streams);
       if constexpr (kParts == 2) {
         ValueColumns<M, T, R, 1>(base + kColumns * BytesOf(T), next_head, offsets, keys, probs, o + c + kColumns,
-                                 o_stride, ahead, stream);
+                                 o_stride, ahead, streams);
       }
     }
   }
@@ -318,11 +337,14 @@ static void ValueDirect(const char* base, int64_t next_head, const int64_t* offs
     ValuePanel<M, T, R>(base, offsets, keys, probs, o + c, o_stride, stream);
   }
   if (c == dim_v) return;
-  PackValuesAs<M, T>(base, offsets, keys, dim_v - c, 0, stream, tail);
-  if (dim_v - c > kLanes) {
-    ValueTile<M, R, 2>(probs, tail, Steps<M>(keys), Start::kKeep, nullptr, o + c, o_stride, stream);
-  } else {
-    ValueTile<M, R, 1>(probs, tail, Steps<M>(keys), Start::kKeep, nullptr, o + c, o_stride, stream);
+  for (; keys > 0; keys -= kPanelKeys, offsets += kPanelKeys, probs += kPanelKeys / M::kPack) {
+    const int n = static_cast<int>(Min(keys, kPanelKeys));
+    PackValuesAs<M, T>(base, offsets, n, dim_v - c, 0, stream, tail);
+    if (dim_v - c > kLanes) {
+      ValueTile<M, R, 2>(probs, tail, Steps<M>(n), Start::kKeep, nullptr, o + c, o_stride, stream);
+    } else {
+      ValueTile<M, R, 1>(probs, tail, Steps<M>(n), Start::kKeep, nullptr, o + c, o_stride, stream);
+    }
   }
 }
 

@@ -44,6 +44,12 @@ struct MathF32 {
   template <Elem T>
   REGARD_INLINE V LoadDwords(const char* p) { return LoadF32<T>(p); }
   REGARD_INLINE V Mac(V a, V b, V acc) { return Fma(a, b, acc); }
+  // Mac(SplatMem(a), b, acc), each by its own broadcast where the instruction set has that.
+#ifdef REGARD_HAS_MEMORY_BROADCAST
+  REGARD_INLINE V MacMem(const float* a, V b, V acc) { return FmaMem(a, b, acc); }
+#else
+  REGARD_INLINE V MacMem(const float* a, V b, V acc) { return Fma(SplatMem(a), b, acc); }
+#endif
   REGARD_INLINE V Settle(V acc) { return acc; }
 };
 
@@ -59,6 +65,7 @@ struct MathPairs {
     return Zero();
   }
   REGARD_INLINE V Mac(V a, V b, V acc) { return DotPairs(acc, a, b); }
+  REGARD_INLINE V MacMem(const float* a, V b, V acc) { return DotPairsMem(acc, a, b); }
   // DotPairs flushes a denormal accumulator, so one more step with a masked key would change it: flush at every store.
   REGARD_INLINE V Settle(V acc) { return DotPairs(acc, Zero(), Zero()); }
 };
