@@ -126,7 +126,9 @@ TEST(NonFinite, EveryFp8PatternOfNanAndInfinityArrivesInDecode) {
         const AttentionResult v = RunOn(kernels, in_v.Dense(0, 1), s.options);
         for (std::int64_t h = 0; h < 8; ++h) {
           // An infinite score leaves NaN too, unless its sign makes it a weight of 0.
-          if (nan || h < 4) EXPECT_EQ(std::isnan(*k.lse.view().At<float>(0, h, 0)), h >= 4) << h;
+          if (nan || h < 4) {
+            EXPECT_EQ(std::isnan(*k.lse.view().At<float>(0, h, 0)), h >= 4) << h;
+          }
           for (std::int64_t c = 0; c < 128; ++c) {
             EXPECT_EQ(std::isfinite(OutAt(v, 0, h, c)), h < 4 || c != 99) << h << " " << c;
             if (nan && h >= 4 && c == 99) {
