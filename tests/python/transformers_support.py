@@ -1,4 +1,4 @@
-"""Helpers of the transformers tests: small random models, one with eager attention and one with regard, same weights."""
+"""Helpers of the transformers tests: small random models, one with eager attention, one with regard, same weights."""
 from __future__ import annotations
 
 import copy
@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers")
 VOCABULARY = 97
 BASE: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 2,
                         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-                        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None}
+                        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": None, "tie_word_embeddings": False}
 
 
 def decoder(name: str) -> Any:
@@ -71,6 +71,12 @@ def padded(batch: int = 3, length: int = 19, side: str = "left") -> tuple[Tensor
     if side == "right":
         mask = mask.flip(-1)
     return ids.masked_fill(mask == 0, 0), mask
+
+
+def labels_of(ids: Tensor, mask: Tensor) -> Tensor:
+    """Labels of the real tokens that follow a real token: nothing else may depend on what padding attends to."""
+    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]
+    return ids.masked_fill((mask * before) == 0, -100)
 
 
 def worst(a: Tensor, b: Tensor, where: Tensor | None = None) -> float:

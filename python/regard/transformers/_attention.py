@@ -11,7 +11,7 @@ import regard.torch as rt
 from regard.torch._error import error
 from regard.torch._options import Options
 
-from ._mask import Mask
+from ._mask import Mask, Shape
 
 # What sparse attention hands to kernels of its own instead of a mask.
 _SELECTIONS = ("indices", "block_indices")
@@ -20,13 +20,16 @@ _SELECTIONS = ("indices", "block_indices")
 def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
               dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None,
               softcap: float | None = None, s_aux: Tensor | None = None, position_bias: Tensor | None = None,
-              **kwargs: Any) -> tuple[Tensor, None]:
+              cu_seq_lens_q: Tensor | None = None, cu_seq_lens_k: Tensor | None = None,
+              sliding_window: int | None = None, **kwargs: Any) -> tuple[Tensor, None]:
     """Attention as transformers' models call it, differentiable and compilable.
 
     query (B, Hq, Sq, D); key (B, Hkv, Skv, D); value (B, Hkv, Skv, Dv), f32, f16 or bf16 on the CPU, any strides.
     attention_mask: a `Mask`, a bool tensor (True attends) or one to be added, (B | 1, Hq | 1, Sq | 1, Skv | 1); None
     means causal from the top left where the module is causal and Sq > 1, else nothing. s_aux (Hq) are sinks,
-    position_bias (B | 1, Hq | 1, Sq | 1, Skv | 1) is added. Windows are in the mask; kwargs are not used.
+    position_bias (B | 1, Hq | 1, Sq | 1, Skv | 1) is added. With cu_seq_lens_q and cu_seq_lens_k int32 (n + 1) and no
+    mask, the rows of the batch are packed sequences, each ending together with its keys, and sliding_window holds;
+    in all other calls the window is in the mask, and sliding_window and the rest of kwargs are not read.
 
     Returns (out, None), out (B, Sq, Hq, Dv) contiguous. A query that sees no key has out 0. Raises regard.Error.
     """
@@ -35,8 +38,8 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
                     "returns them")
     for name in _SELECTIONS:
         if kwargs.get(name) is not None:
-            raise error(name, "keys selected by the model's indexer", "None: this model puts its selection into the mask "
-                        "for attn_implementation=\"eager\" and \"sdpa\" only")
+            raise error(name, "keys selected by the model's indexer", "None: this model puts its selection into the "
+                        "mask for attn_implementation=\"eager\" and \"sdpa\" only")
     options: Options = {}
     if scaling is not None:
         options["scale"] = scaling
@@ -46,9 +49,18 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
         options["sink"] = _of_types(s_aux, query.dtype)
     if dropout:
         options["dropout"] = dropout
+    if attention_mask is None and cu_seq_lens_q is not None and cu_seq_lens_k is not None and position_bias is None:
+        if _is_causal(module, is_causal):
+            options["causal"] = True
+            options["window"] = (None if sliding_window is None else sliding_window - 1, None)
+        elif sliding_window is not None:
+            options["window"] = (sliding_window, sliding_window)
+        return _packed(query, key, value, cu_seq_lens_q, cu_seq_lens_k, options), None
     if isinstance(attention_mask, Mask):
         if attention_mask.cu_seqlens is not None and position_bias is None and _fits(attention_mask, query, key):
-            return _packed(query, key, value, attention_mask, options), None
+            starts = attention_mask.cu_seqlens
+            _add_shape(attention_mask.structure, options)
+            return _packed(query, key, value, starts, starts, options), None
         attention_mask = _structure(attention_mask, query, key, options)
     elif attention_mask is None and query.shape[2] > 1 and _is_causal(module, is_causal):
         seq_q = query.shape[2]
@@ -82,20 +94,25 @@ def _structure(mask: Mask, query: Tensor, key: Tensor, options: Options) -> Tens
     batch = query.shape[0]
     if mask.cu_seqlens is not None or mask.shape[3] != key.shape[2] or mask.shape[0] not in (1, batch):
         return mask.dense()
-    causal, left, right, chunk = mask.structure
+    if _add_shape(mask.structure, options):
+        options["q_offset"] = mask.offset.expand(batch)
+    if mask.start is not None:
+        options["leftpad"] = mask.start.expand(batch)
+    if mask.stop is not None:
+        options["seqused_kv"] = mask.stop.expand(batch)
+    return mask.key_mask
+
+
+def _add_shape(shape: Shape, options: Options) -> bool:
+    """Puts the part that all sequences share into the options; True where it depends on the queries' places."""
+    causal, left, right, chunk = shape
     if causal:
         options["causal"] = True
     if left is not None or right is not None:
         options["window"] = (left, right)
     if chunk is not None:
         options["chunk"] = chunk
-    if causal or left is not None or right is not None or chunk is not None:
-        options["q_offset"] = mask.offset.expand(batch)
-    if mask.start is not None:
-        options["leftpad"] = mask.start.expand(batch)
-    if mask.stop is not None:
-        options["seqused_kv"] = mask.stop.expand(batch)
-    return mask.keys
+    return causal or left is not None or right is not None or chunk is not None
 
 
 def _add_mask(mask: Tensor | None, position_bias: Tensor | None, dtype: torch.dtype, options: Options) -> None:
@@ -116,13 +133,11 @@ def _same_batch(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.expand(batch, -1, -1, -1) for t in tensors)
 
 
-def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Mask, options: Options) -> Tensor:
-    """Sequences packed into the rows of the batch, each attending to itself."""
+def _packed(query: Tensor, key: Tensor, value: Tensor, cu_seqlens_q: Tensor, cu_seqlens_kv: Tensor,
+            options: Options) -> Tensor:
+    """Sequences packed into the rows of the batch, each attending to itself: (B, Sq, Hq, Dv)."""
     batch, heads, seq_q, _ = query.shape
-    if mask.structure.causal:
-        options["causal"] = True
-    if mask.structure.left is not None or mask.structure.right is not None:
-        options["window"] = (mask.structure.left, mask.structure.right)
     q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (query, key, value))
-    out: Tensor = rt.varlen_attention(q, k, v, mask.cu_seqlens, mask.cu_seqlens, **options)
+    starts = (t.to(torch.int32) for t in (cu_seqlens_q, cu_seqlens_kv))
+    out: Tensor = rt.varlen_attention(q, k, v, *starts, **options)
     return out.reshape(batch, seq_q, heads, value.shape[-1])

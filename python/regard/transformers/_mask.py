@@ -9,7 +9,7 @@ Coordinates are slots: query row i stands at p = i + offset[b], key column j at 
     p - left <= j <= p + right  window, each side optional
     floor((p - o) / chunk) == floor((j - o) / chunk), o = start[b], or 0
     start[b] <= j < stop[b]     padding on the left and on the right
-    keys[b, 0, 0, j]            any other padding
+    key_mask[b, 0, 0, j]         any other padding
     segment of i == segment of j, where the batch holds packed sequences with boundaries cu_seqlens
 """
 # mypy: disable-error-code="no-untyped-call"
@@ -35,34 +35,35 @@ class Shape(NamedTuple):
 class Mask(Tensor):
     """A boolean mask (B, 1, Sq, Skv) that is computed only where something other than regard asks for its elements.
 
-    offset int32 (B), start and stop int32 (B) or None, keys bool (B, 1, 1, Skv) or None, cu_seqlens int32 (n + 1) of
-    sequences packed into all B * Sq tokens, or None.
+    offset int32 (B), start and stop int32 (B) or None, key_mask bool (B, 1, 1, Skv) or None, cu_seqlens int32 (n + 1)
+    of sequences packed into all B * Sq tokens, or None.
     """
 
-    _TENSORS = ("offset", "start", "stop", "keys", "cu_seqlens")
+    # torch.compile reaches these through an fx.Proxy: a name that is one of its methods, as `keys` is, would be hidden.
+    _TENSORS = ("offset", "start", "stop", "key_mask", "cu_seqlens")
 
     structure: Shape
     offset: Tensor
     start: Tensor | None
     stop: Tensor | None
-    keys: Tensor | None
+    key_mask: Tensor | None
     cu_seqlens: Tensor | None
 
     @staticmethod
     def __new__(cls, size: Sequence[int], structure: Shape, offset: Tensor, start: Tensor | None = None,
-                stop: Tensor | None = None, keys: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Mask:
-        del structure, start, stop, keys, cu_seqlens
+                stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Mask:
+        del structure, start, stop, key_mask, cu_seqlens
         make: Callable[..., Mask] = getattr(Tensor, "_make_wrapper_subclass")
         return make(cls, tuple(size), dtype=torch.bool, device=offset.device)
 
     def __init__(self, size: Sequence[int], structure: Shape, offset: Tensor, start: Tensor | None = None,
-                 stop: Tensor | None = None, keys: Tensor | None = None, cu_seqlens: Tensor | None = None) -> None:
+                 stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> None:
         del size
         self.structure = structure
         self.offset = offset
         self.start = start
         self.stop = stop
-        self.keys = keys
+        self.key_mask = key_mask
         self.cu_seqlens = cu_seqlens
 
     def dense(self) -> Tensor:
@@ -87,15 +88,15 @@ class Mask(Tensor):
             seen = seen & (j >= self.start[:, None, None, None])
         if self.stop is not None:
             seen = seen & (j < self.stop[:, None, None, None])
-        if self.keys is not None:
-            seen = seen & self.keys
+        if self.key_mask is not None:
+            seen = seen & self.key_mask
         if self.cu_seqlens is not None:
             token = torch.arange(batch * seq_q, device=device)
             segment = torch.bucketize(token, self.cu_seqlens[1:].long(), right=True).view(batch, 1, seq_q)
             seen = seen & (segment[..., None] == segment[..., None, :])
         return seen
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override, unused-ignore]
         del tensor_contents
         held = ", ".join(name for name in self._TENSORS if getattr(self, name) is not None)
         return f"regard.transformers.Mask({tuple(self.shape)}, {self.structure}, with {held})"
@@ -110,7 +111,7 @@ class Mask(Tensor):
         return Mask(size, structure, **tensors)
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Sequence[Any] = (),
-                           kwargs: dict[str, Any] | None = None) -> Any:
-        args, kwargs = pytree.tree_map_only(Mask, Mask.dense, (tuple(args), kwargs or {}))
-        return function(*args, **kwargs)
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (),  # type: ignore[override, unused-ignore]
+                           kwargs: Any = None) -> Any:
+        args, kwargs = pytree.tree_map_only(Mask, Mask.dense, (args, kwargs or {}))
+        return func(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -47,16 +48,16 @@ def mask_function(batch_size: int, q_length: int, kv_length: int, q_offset: int 
     if not torch.compiler.is_compiling():
         logger.info("mask (%d, 1, %d, %d) computed element by element: %s", batch_size, q_length, kv_length,
                     "a mask function of the model's own" if pattern is None else f"{pattern.shape} at key {kv_offset}")
-    dense: Tensor = hf.sdpa_mask(
+    make: Callable[..., Tensor] = getattr(hf, "sdpa_mask")
+    return make(
         batch_size=batch_size, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset,
         mask_function=mask_function, attention_mask=attention_mask, local_size=local_size, allow_is_causal_skip=False,
         allow_is_bidirectional_skip=False, use_vmap=use_vmap, device=device, **kwargs)
-    return dense
 
 
 def _tracing(padding: Tensor | None, q_offset: int | Tensor) -> bool:
     """True where the elements of these cannot be read."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return True
     return any(isinstance(t, torch._subclasses.FakeTensor) for t in (padding, q_offset))
 
@@ -89,34 +90,30 @@ def _structured(size: tuple[int, int, int, int], pattern: Pattern, q_offset: int
             return None
         segments = pattern.segments.expand(batch, -1)
         return Mask(size, pattern.shape, offset, cu_seqlens=segment_starts(segments))
-    start = stop = keys = None
+    start = stop = key_mask = None
     if padding is not None:
         padding = padding.expand(batch, -1)
-        if lengths_read:
-            start, stop, whole = _run(padding)
-        if not lengths_read or not whole:
-            start, stop, keys = None, None, padding[:, None, None, :]
+        run = _run(padding) if lengths_read else None
+        if run is None:
+            key_mask = padding[:, None, None, :]
+        else:
+            start, stop = run
     if pattern.shape.chunk is not None:
-        # Chunks count from the first real token. A slot knows that place only if it is one of the slots.
-        if kv_offset != 0 or keys is not None:
+        # A Mask's chunks count from `start`: the first real token has to be one of its slots, and the chunks' origin.
+        first = torch.zeros_like(offset) if start is None else start
+        origin = first if pattern.chunk_start is None else pattern.chunk_start.clamp(max=kv_length)
+        if kv_offset != 0 or key_mask is not None or not bool((first == origin).all()):
             return None
-        origin = pattern.chunk_start
-        if start is None:
-            start = None if origin is None or not bool(origin.any()) else origin.expand(batch).to(torch.int32)
-            if start is not None:
-                return None
-        elif origin is None or not torch.equal(origin.expand(batch).clamp(max=kv_length).to(torch.int32), start):
-            return None
-    return Mask(size, pattern.shape, offset, start, stop, keys)
+    return Mask(size, pattern.shape, offset, start, stop, key_mask)
 
 
-def _run(padding: Tensor) -> tuple[Tensor, Tensor | None, bool]:
-    """(start, stop, True) where each row is one run of True; stop is None where all of them reach the end."""
+def _run(padding: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    """(start, stop) of the one run of True in each row, stop None where all reach the end; None for any other mask."""
     length = padding.shape[-1]
     ones = padding.to(torch.uint8)
     count = padding.sum(-1)
     start = torch.where(count > 0, ones.argmax(-1), length)
     stop = torch.where(count > 0, length - ones.flip(-1).argmax(-1), length)
-    whole = bool((torch.where(count > 0, stop - start, 0) == count).all())
-    ends = bool((stop == length).all())
-    return start.to(torch.int32), None if ends else stop.to(torch.int32), whole
+    if not bool((stop - start == count).all()):
+        return None
+    return start.to(torch.int32), None if bool((stop == length).all()) else stop.to(torch.int32)

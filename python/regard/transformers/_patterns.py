@@ -103,28 +103,25 @@ def _meanings_hold() -> bool:
     segments = torch.tensor([[0, 0, 0, 0, 1, 1, 1], [0, 1, 1, 1, 1, 1, 1]])
     starts = torch.tensor([2, 0])
     window = hf.sliding_window_causal_mask_function(3)
-    cases: list[tuple[MaskFunction, Shape, dict[str, Tensor]]] = [
-             (hf.causal_mask_function, Shape(causal=True), {}),
-             (hf.bidirectional_mask_function, Shape(), {}),
-             (window, Shape(causal=True, left=2), {}),
-             (hf.sliding_window_bidirectional_mask_function(2), Shape(left=2, right=2), {}),
-             (hf.chunked_causal_mask_function(3, starts), Shape(causal=True, chunk=3), {"chunk_start": starts}),
-             (hf.packed_sequence_compatibility_function(window, positions, segments), Shape(causal=True, left=2),
-              {"segments": segments})]
-    for function, shape, rest in cases:
+    known: list[tuple[MaskFunction, Pattern]] = [
+        (hf.causal_mask_function, Pattern(Shape(causal=True))),
+        (hf.bidirectional_mask_function, Pattern()),
+        (window, Pattern(Shape(causal=True, left=2))),
+        (hf.sliding_window_bidirectional_mask_function(2), Pattern(Shape(left=2, right=2))),
+        (hf.chunked_causal_mask_function(3, starts), Pattern(Shape(causal=True, chunk=3), chunk_start=starts)),
+        (hf.packed_sequence_compatibility_function(window, positions, segments),
+         Pattern(Shape(causal=True, left=2), segments=segments))]
+    make: Callable[..., Tensor] = getattr(hf, "sdpa_mask")
+    for function, meaning in known:
         pattern = _part(function)
-        if pattern is None or pattern.shape != shape:
+        if pattern is None or pattern.shape != meaning.shape or pattern.chunk_start is not meaning.chunk_start or \
+                pattern.segments is not meaning.segments:
             return False
-        if (pattern.chunk_start is None) != ("chunk_start" not in rest):
-            return False
-        if (pattern.segments is None) != ("segments" not in rest):
-            return False
-        mask = Mask((2, 1, size, size), pattern.shape, torch.zeros(2, dtype=torch.int32), start=pattern.chunk_start,
+        ours = Mask((2, 1, size, size), pattern.shape, torch.zeros(2, dtype=torch.int32), start=pattern.chunk_start,
                     cu_seqlens=None if pattern.segments is None else segment_starts(pattern.segments)).dense()
-        theirs = hf.sdpa_mask(batch_size=2, q_length=size, kv_length=size, mask_function=function,
-                              allow_is_causal_skip=False)
-        if pattern.chunk_start is not None:  # a mask's own start hides the padding too, which is a mask apart in theirs
+        theirs = make(batch_size=2, q_length=size, kv_length=size, mask_function=function, allow_is_causal_skip=False)
+        if pattern.chunk_start is not None:  # where a Mask's chunks start, it also hides what is before
             theirs = theirs & (torch.arange(size) >= pattern.chunk_start[:, None, None, None])
-        if not torch.equal(mask, theirs):
+        if not torch.equal(ours, theirs):
             return False
     return True
