@@ -16,6 +16,7 @@ import regard.torch._call as call
 import regard.torch._log as log_module
 import regard.transformers as rtf
 from regard.transformers import _patterns
+import transformers
 from transformers import DynamicCache, StaticCache, masking_utils as hf
 from transformers_support import decoder, padded, pair, tokens, worst
 
@@ -71,7 +72,8 @@ def test_every_mask_has_the_elements_that_transformers_computes(function: str, p
 def test_none_stands_for_the_same_masks_as_in_transformers_own_sdpa() -> None:
     ones = torch.ones(2, 9, dtype=torch.bool)
     for padding, (q, o) in itertools.product((None, ones), ((9, 0), (1, 8))):
-        case: dict[str, Any] = {"batch_size": 2, "q_length": q, "kv_length": 9, "q_offset": o, "attention_mask": padding}
+        case: dict[str, Any] = {"batch_size": 2, "q_length": q, "kv_length": 9, "q_offset": o,
+                                "attention_mask": padding}
         assert hf.sdpa_mask(**case) is None and rtf.mask_function(**case) is None
         case.update(mask_function=hf.bidirectional_mask_function, allow_is_causal_skip=False,
                     allow_is_bidirectional_skip=True)
@@ -202,6 +204,21 @@ def test_what_regard_cannot_do_is_refused_with_the_way_out() -> None:
     assert caught.value.field == "query.shape[0]"
     with pytest.raises(regard.Error, match="float64"):
         rtf.attention(module, q.double(), q.double(), q.double(), None)
+
+
+def test_a_transformers_that_describes_masks_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "sdpa_mask", lambda batch_size, cache_position, kv_length: None)
+    with pytest.raises(regard.Error, match="q_offset") as caught:
+        rtf.register()
+    assert caught.value.field == "transformers"
+
+
+def test_a_model_whose_attention_is_its_own_code_is_refused_instead_of_getting_a_mask_it_misreads() -> None:
+    config = transformers.BloomConfig(vocab_size=97, hidden_size=64, n_layer=1, n_head=4)
+    _, ours = pair(config)
+    with pytest.raises(regard.Error, match="BloomConfig") as caught:
+        ours(tokens())
+    assert caught.value.field == "attn_implementation"
 
 
 def test_register_is_undone_by_unregister_and_both_may_be_repeated() -> None:

@@ -14,7 +14,8 @@ t = pytest.importorskip("transformers")
 
 import regard.transformers as rtf
 
-SENTENCES = ["A cat sits on the mat.", "There is a feline resting on a rug.", "The stock market fell sharply on Monday.",
+SENTENCES = ["A cat sits on the mat.", "There is a feline resting on a rug.",
+             "The stock market fell sharply on Monday.",
              "Exact attention sums over every key that a query may see, and says which kernel did it.", "Yes."]
 
 

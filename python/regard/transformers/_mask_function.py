@@ -2,13 +2,17 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import MODEL_MAPPING
 from transformers import masking_utils as hf
+
+from regard.torch._error import error
 
 from ._mask import Mask
 from ._patterns import MaskFunction, Pattern, recognise, segment_starts
@@ -16,11 +20,25 @@ from ._patterns import MaskFunction, Pattern, recognise, segment_starts
 logger = logging.getLogger("regard.torch")
 
 
+@functools.lru_cache(maxsize=None)
+def _calls_interface(config_class: type) -> bool:
+    """False for a model of transformers' own that computes attention without asking for the registered function."""
+    models = MODEL_MAPPING.get(config_class, None)
+    for model in models if isinstance(models, tuple) else (models,):
+        if model is not None and not model._supports_attention_backend and not model._can_set_attn_implementation():
+            return False
+    return True
+
+
+# The same; torch.compile takes its result for a constant and does not look inside.
+_may_ask: Callable[[type], bool] = torch.compiler.assume_constant_result(lambda kind: _calls_interface(kind))
+
+
 def mask_function(batch_size: int, q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0,
                   mask_function: MaskFunction = hf.causal_mask_function, attention_mask: Tensor | None = None,
                   local_size: int | None = None, allow_is_causal_skip: bool = True,
                   allow_is_bidirectional_skip: bool = False, use_vmap: bool = False,
-                  device: torch.device | str = "cpu", **kwargs: Any) -> Tensor | None:
+                  device: torch.device | str = "cpu", config: Any = None, **kwargs: Any) -> Tensor | None:
     """The mask of one kind of layer, in the least that says it.
 
     Takes what transformers passes to its own mask functions: queries at positions q_offset + i, keys at kv_offset + j,
@@ -28,8 +46,12 @@ def mask_function(batch_size: int, q_length: int, kv_length: int, q_offset: int 
     `local_size` of a window or a chunk, and where None may stand for a plain causal or an empty mask.
 
     Returns None where transformers' own function for sdpa would (the attention function then goes by the module's
-    is_causal), a `Mask` where regard knows the structure, else a bool tensor (B, 1, q_length, kv_length).
+    is_causal), a `Mask` where regard knows the structure, else a bool tensor (B, 1, q_length, kv_length). Raises
+    regard.Error for a model whose code would read such a mask in an attention of its own.
     """
+    if config is not None and not _may_ask(type(config)):
+        raise error("attn_implementation", getattr(config, "_attn_implementation", None), "\"eager\": the attention of "
+                    f"this model ({type(config).__name__}) is its own code, not reached by transformers' interface")
     padding = _window_of(attention_mask, kv_length, kv_offset)
     lengths_read = not _tracing(padding, q_offset)
     if padding is not None and lengths_read and bool(padding.all()):

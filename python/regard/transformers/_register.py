@@ -1,7 +1,12 @@
 """register(): the names under which transformers finds regard, and unregister()."""
 from __future__ import annotations
 
-from transformers import AttentionInterface, AttentionMaskInterface
+import inspect
+
+import transformers
+from transformers import AttentionInterface, AttentionMaskInterface, masking_utils
+
+from regard.torch._error import error
 
 from . import _batching
 from ._attention import attention
@@ -14,8 +19,11 @@ BATCHING_NAME = _batching.NAME
 def register() -> None:
     """Makes attn_implementation="regard" and, for continuous batching, "regard_flash" known to transformers.
 
-    Again, it changes nothing; `unregister` undoes it.
+    Again, it changes nothing; `unregister` undoes it. Raises regard.Error where transformers describes masks otherwise.
     """
+    if not {"q_length", "q_offset"} <= set(inspect.signature(masking_utils.sdpa_mask).parameters):
+        raise error("transformers", transformers.__version__, "a version whose mask functions take q_length and "
+                    "q_offset; 5.23 does")
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, mask_function)
     AttentionInterface.register(BATCHING_NAME, _batching.batching_attention)
