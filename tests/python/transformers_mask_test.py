@@ -1,8 +1,10 @@
 """What reaches regard: masks as structure, and what a Mask is worth to code that takes it for a tensor."""
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +93,29 @@ def test_any_operation_on_a_mask_sees_all_of_its_elements() -> None:
     assert torch.equal(~mask, ~dense)
     assert torch.equal(torch.where(mask, 0.0, -1.0), torch.where(dense, 0.0, -1.0))
     assert torch.equal(mask.detach(), dense) and torch.equal(mask.float() + 1, dense.float() + 1)
+
+
+def test_what_is_written_to_a_mask_or_to_a_view_of_it_counts() -> None:
+    q, module = torch.randn(2, 4, 3, 8), torch.nn.Module()
+    k = torch.randn(2, 2, 9, 8)
+    writes: list[Any] = [lambda m: m.__setitem__((0, 0, 1, 2), False), lambda m: m[0, 0, 1].fill_(False),
+                         lambda m: m.logical_and_(torch.arange(9) < 2)]
+    for write in writes:
+        mask = rtf.mask_function(2, 3, 9, q_offset=6)
+        assert isinstance(mask, rtf.Mask)
+        dense = mask.dense()
+        write(mask), write(dense)
+        assert torch.equal(mask & True, dense) and not bool(dense[0, 0, 1, 2])
+        ours, want = (rtf.attention(module, q, k, k, m)[0] for m in (mask, dense))
+        assert torch.equal(ours, want)
+
+
+def test_a_mask_can_be_copied_pickled_and_listed() -> None:
+    mask = rtf.mask_function(2, 3, 9, q_offset=6, attention_mask=PADDING["left"])
+    assert isinstance(mask, rtf.Mask)
+    for other in (copy.deepcopy(mask), copy.copy(mask), pickle.loads(pickle.dumps(mask))):
+        assert torch.equal(other.dense(), mask.dense())
+    assert mask.tolist() == mask.dense().tolist() and mask.numpy().shape == (2, 1, 3, 9)
 
 
 def test_a_mask_function_of_the_models_own_is_computed_element_by_element_and_says_so(log: Any) -> None:

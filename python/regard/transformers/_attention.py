@@ -57,8 +57,8 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
             options["window"] = (sliding_window, sliding_window)
         return _packed(query, key, value, cu_seq_lens_q, cu_seq_lens_k, options), None
     if isinstance(attention_mask, Mask):
-        if attention_mask.cu_seqlens is not None and position_bias is None and _fits(attention_mask, query, key):
-            starts = attention_mask.cu_seqlens
+        starts = attention_mask.cu_seqlens if attention_mask.elements is None else None
+        if starts is not None and position_bias is None and _fits(attention_mask, query, key):
             _add_shape(attention_mask.structure, options)
             return _packed(query, key, value, starts, starts, options), None
         attention_mask = _structure(attention_mask, query, key, options)
@@ -92,7 +92,9 @@ def _fits(mask: Mask, query: Tensor, key: Tensor) -> bool:
 def _structure(mask: Mask, query: Tensor, key: Tensor, options: Options) -> Tensor | None:
     """Puts the structure of a mask into the options; returns what is left of it as a tensor."""
     batch = query.shape[0]
-    if mask.cu_seqlens is not None or mask.shape[3] != key.shape[2] or mask.shape[0] not in (1, batch):
+    if mask.elements is not None or mask.cu_seqlens is not None:
+        return mask.dense()
+    if mask.shape[3] != key.shape[2] or mask.shape[0] not in (1, batch):
         return mask.dense()
     if _add_shape(mask.structure, options):
         options["q_offset"] = mask.offset.expand(batch)

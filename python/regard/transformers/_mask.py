@@ -3,6 +3,7 @@
 A Mask looks like the boolean tensor (B, 1, Sq, Skv) that transformers' own mask functions make, True where a query
 attends. It stores only its structure, and regard's attention reads that. Any operation on it (a slice, an addition in
 a model's own code) computes the whole tensor first and goes on with it, so a Mask is right wherever a tensor would be.
+After an operation through which its elements may be written, in place or through a view, they are what counts.
 
 Coordinates are slots: query row i stands at p = i + offset[b], key column j at j. Visible is all of
     j <= p                      causal
@@ -36,11 +37,11 @@ class Mask(Tensor):
     """A boolean mask (B, 1, Sq, Skv) that is computed only where something other than regard asks for its elements.
 
     offset int32 (B), start and stop int32 (B) or None, key_mask bool (B, 1, 1, Skv) or None, cu_seqlens int32 (n + 1)
-    of sequences packed into all B * Sq tokens, or None.
+    of sequences packed into all B * Sq tokens, or None. elements: None, or all of them, which may have been written.
     """
 
     # torch.compile reaches these through an fx.Proxy: a name that is one of its methods, as `keys` is, would be hidden.
-    _TENSORS = ("offset", "start", "stop", "key_mask", "cu_seqlens")
+    _TENSORS = ("offset", "start", "stop", "key_mask", "cu_seqlens", "elements")
 
     structure: Shape
     offset: Tensor
@@ -48,16 +49,19 @@ class Mask(Tensor):
     stop: Tensor | None
     key_mask: Tensor | None
     cu_seqlens: Tensor | None
+    elements: Tensor | None
 
     @staticmethod
     def __new__(cls, size: Sequence[int], structure: Shape, offset: Tensor, start: Tensor | None = None,
-                stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Mask:
-        del structure, start, stop, key_mask, cu_seqlens
+                stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None,
+                elements: Tensor | None = None) -> Mask:
+        del structure, start, stop, key_mask, cu_seqlens, elements
         make: Callable[..., Mask] = getattr(Tensor, "_make_wrapper_subclass")
         return make(cls, tuple(size), dtype=torch.bool, device=offset.device)
 
     def __init__(self, size: Sequence[int], structure: Shape, offset: Tensor, start: Tensor | None = None,
-                 stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> None:
+                 stop: Tensor | None = None, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None,
+                 elements: Tensor | None = None) -> None:
         del size
         self.structure = structure
         self.offset = offset
@@ -65,9 +69,12 @@ class Mask(Tensor):
         self.stop = stop
         self.key_mask = key_mask
         self.cu_seqlens = cu_seqlens
+        self.elements = elements
 
     def dense(self) -> Tensor:
         """The whole of it: bool (B, 1, Sq, Skv)."""
+        if self.elements is not None:
+            return self.elements
         batch, _, seq_q, seq_kv = self.shape
         device = self.offset.device
         p = (torch.arange(seq_q, device=device) + self.offset[:, None])[:, None, :, None]
@@ -101,6 +108,16 @@ class Mask(Tensor):
         held = ", ".join(name for name in self._TENSORS if getattr(self, name) is not None)
         return f"regard.transformers.Mask({tuple(self.shape)}, {self.structure}, with {held})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Mask:
+        tensors = {name: getattr(self, name) for name in self._TENSORS if getattr(self, name) is not None}
+        return Mask(self.shape, self.structure, **{name: t.clone() for name, t in tensors.items()})
+
+    def numpy(self, *, force: bool = False) -> Any:
+        return self.dense().numpy(force=force)
+
+    def tolist(self) -> Any:
+        return self.dense().tolist()
+
     def __tensor_flatten__(self) -> tuple[list[str], Any]:
         return [name for name in self._TENSORS if getattr(self, name) is not None], self.structure
 
@@ -113,5 +130,9 @@ class Mask(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (),  # type: ignore[override, unused-ignore]
                            kwargs: Any = None) -> Any:
+        # A function that writes to an argument, or returns a view of it, gets elements that stay.
+        if any(argument.alias_info is not None for argument in func._schema.arguments):
+            for mask in (leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Mask)):
+                mask.elements = mask.dense()
         args, kwargs = pytree.tree_map_only(Mask, Mask.dense, (args, kwargs or {}))
         return func(*args, **kwargs)
