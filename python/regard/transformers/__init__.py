@@ -3,6 +3,8 @@
     import regard.transformers
     regard.transformers.register()
     model = AutoModelForCausalLM.from_pretrained(path, attn_implementation="regard")
+
+"regard_flash" is the name for continuous batching. docs/transformers.md says what works and how masks reach regard.
 """
 from __future__ import annotations
 
