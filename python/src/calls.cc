@@ -1,6 +1,7 @@
-// One call: arguments, problem, result tensors, selection and plan, launch without the GIL.
+// One call: arguments, problem, result tensors, selection and plan, launch without the GIL. The maps of a call.
 #include "python/src/calls.h"
 
+#include <cstring>
 #include <memory>
 #include <span>
 
@@ -22,12 +23,16 @@ constexpr Arg kCachePositional[] = {kQ, kKCache, kVCache, kKNew, kVNew};
 constexpr Arg kCacheNamed[] = {kCacheSeqlens, kCacheBatchIdx, kBlockTable, kKvIndptr, kKvIndices, kKvLastPageLen, kKvLayout,
                                kCuSeqlensQ, kCuSeqlensNew, kRotaryCos, kRotarySin, kRotary, kRotarySeqlens};
 constexpr Arg kCacheMust[] = {kCacheSeqlens};
+constexpr Arg kMapNamed[] = {kBlockTable, kSeqlensKv,  kKvIndptr,      kKvIndices, kKvLastPageLen, kKvLayout,
+                             kCacheSeqlens, kCacheBatchIdx, kRotaryCos, kRotarySin, kRotary,        kRotarySeqlens};
 constexpr Arg kMergePositional[] = {kOA, kLseA, kOB, kLseB};
 
-constexpr Signature kDense{"attention", kQkv, 3, {}, {}, true, true};
-constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, true, true};
-constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, true, true};
-constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, false, false};
+constexpr Signature kDense{"attention", kQkv, 3, {}, {}, kCallOptions, true};
+constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, kCallOptions, true};
+constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, kCallOptions, true};
+constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, {}, false};
+constexpr Signature kProbabilities{"attention_probabilities", kVarlenPositional, 3, kMapNamed, {}, kMapOptions, false};
+constexpr Signature kDropoutMask{"dropout_mask", kVarlenPositional, 3, kMapNamed, {}, kMapOptions, false};
 
 struct Call {
   Slots slots;
@@ -57,6 +62,13 @@ void ReadVarlen(Call& c) {
   c.args.seqlens_kv = Table(c.slots, kSeqlensKv, c.holder);
 }
 
+void ReadRotary(Call& c) {
+  c.args.rotary_cos = Tensor(c.slots, kRotaryCos, c.holder);
+  c.args.rotary_sin = Tensor(c.slots, kRotarySin, c.holder);
+  c.args.rotary_seqlens = Table(c.slots, kRotarySeqlens, c.holder);
+  c.options.rotary = RotaryOf(c.slots);
+}
+
 void ReadCache(Call& c) {
   const Slots& s = c.slots;
   if ((s[kKNew] != nullptr) != (s[kVNew] != nullptr)) {
@@ -72,10 +84,15 @@ void ReadCache(Call& c) {
   c.args.cache_batch_idx = Table(s, kCacheBatchIdx, c.holder);
   c.args.cu_seqlens_q = Table(s, kCuSeqlensQ, c.holder);
   c.args.cu_seqlens_new = Table(s, kCuSeqlensNew, c.holder);
-  c.args.rotary_cos = Tensor(s, kRotaryCos, c.holder);
-  c.args.rotary_sin = Tensor(s, kRotarySin, c.holder);
-  c.args.rotary_seqlens = Table(s, kRotarySeqlens, c.holder);
-  c.options.rotary = RotaryOf(s);
+  ReadRotary(c);
+}
+
+// Any keys: dense, packed, paged, or a cache that nothing is appended to.
+void ReadMap(Call& c) {
+  ReadVarlen(c);
+  c.args.cache_seqlens = Table(c.slots, kCacheSeqlens, c.holder);
+  c.args.cache_batch_idx = Table(c.slots, kCacheBatchIdx, c.holder);
+  ReadRotary(c);
 }
 
 void Read(const Signature& signature, Call& c) {
@@ -83,6 +100,7 @@ void Read(const Signature& signature, Call& c) {
   if (&signature == &kDense) ReadDense(c);
   if (&signature == &kVarlen) ReadVarlen(c);
   if (&signature == &kCache) ReadCache(c);
+  if (&signature == &kProbabilities || &signature == &kDropoutMask) ReadMap(c);
   ReadOptions(c.slots, c.holder, c.args, c.options);
 }
 
@@ -180,11 +198,40 @@ PyObject* MergeStatesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
   });
 }
 
+// The (B, Hq, Sq, Skv) tensor that `make` fills, in the library of q.
+PyObject* MapOf(const Signature& signature, OwnedTensor (*make)(const AttentionArgs&, const AttentionOptions&),
+                PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Guarded([&]() -> PyObject* {
+    Call c;
+    c.slots = Bind(signature, args, count, keywords);
+    Read(signature, c);
+    OwnedTensor map;
+    {
+      const WithoutGil without;
+      map = make(c.args, c.options);
+    }
+    const TensorView from = map.view();
+    NewTensor result(c.slots[kQ], from.dtype, std::span(from.shape).first(4), signature.name, c.holder);
+    const std::size_t bytes = static_cast<std::size_t>(from.Elements()) * SizeOf(from.dtype);
+    if (bytes > 0) std::memcpy(result.view().data, from.data, bytes);
+    return result.Finish().Release();
+  });
+}
+
+PyObject* ProbabilitiesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return MapOf(kProbabilities, AttentionProbabilities, args, count, keywords);
+}
+PyObject* DropoutMaskOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return MapOf(kDropoutMask, DropoutMask, args, count, keywords);
+}
+
 PyMethodDef methods[] = {
     Fast(kDense.name, Attention, kAttentionDoc),
     Fast(kVarlen.name, VarlenAttention, kVarlenDoc),
     Fast(kCache.name, WithKvCache, kKvCacheDoc),
     Fast(kMerge.name, MergeStatesOf, kMergeDoc),
+    Fast(kProbabilities.name, ProbabilitiesOf, kProbabilitiesDoc),
+    Fast(kDropoutMask.name, DropoutMaskOf, kDropoutMaskDoc),
     {nullptr, nullptr, 0, nullptr},
 };
 
