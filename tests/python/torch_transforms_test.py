@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 import regard  # noqa: E402
 import regard.torch as rt  # noqa: E402
+from regard.torch import _ops  # noqa: E402
 from regard.torch._options import pack  # noqa: E402
 from torch_support import plain_attention, qkv, starts, worst  # noqa: E402
 
@@ -63,6 +64,10 @@ def test_opcheck_passes(name: str) -> None:
     op, args = OPCHECKS[name]
     report = torch.library.opcheck(op.default, args())
     assert set(report.values()) == {"SUCCESS"}, report
+
+
+def test_every_custom_op_is_among_the_opchecks() -> None:
+    assert {op.default.name() for op, _ in OPCHECKS.values()} == {f"regard::{name}" for name in _ops.SCHEMAS}
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])

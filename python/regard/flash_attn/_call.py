@@ -82,12 +82,12 @@ def _forward(
     q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool, **extra: Any
 ) -> tuple[Tensor, Any]:
     if call.cu_seqlens_q is None and call.cu_seqlens_kv is None and not call.paged:
-        result: Any = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
-        return result if return_lse else (result, None)
+        dense: Any = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
+        return dense if return_lse else (dense, None)
     dense_q = call.cu_seqlens_q is None
     target = extra.pop("out", None) if dense_q else None
-    tensors, options = _packed_call(q, k, v, call)
-    result = regard.varlen_attention(*tensors, **options, **extra, return_lse=return_lse)
+    (flat_q, k, v, cu_q, cu_kv), options = _packed_call(q, k, v, call)
+    result: Any = regard.varlen_attention(flat_q, k, v, cu_q, cu_kv, return_lse=return_lse, **options, **extra)
     out, lse = result if return_lse else (result, None)
     if not dense_q:
         return out, lse
@@ -96,7 +96,7 @@ def _forward(
     return out, None if lse is None else unpacked_lse(lse, *q.shape[:2])
 
 
-def _packed_call(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _packed_call(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments of a call whose q or keys are packed, or whose keys are paged."""
     flat_q, cu_q = packed(q, call.cu_seqlens_q)
     cu_kv = None
@@ -106,12 +106,12 @@ def _packed_call(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[tuple[Any
     options = {**call.options, **call.paged}
     if call.cu_seqlens_q is None and options.get("qv") is not None:
         options["qv"] = options["qv"].flatten(0, 1)
-    return (flat_q, k, v, cu_q, cu_kv), options
+    return [flat_q, k, v, cu_q, cu_kv], options
 
 
 def maps(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """The softmax before dropout, f32, and what dropout keeps, bool: (B, Hq, Sq, Skv) of the longest lengths."""
-    tensors, options = _packed_call(q, k, v, call) if call.is_packed else ((q, k, v), call.options)
+    tensors, options = _packed_call(q, k, v, call) if call.is_packed else ([q, k, v], call.options)
     try:
         return regard.attention_probabilities(*tensors, **options), regard.dropout_mask(*tensors, **options)
     except Error as error:

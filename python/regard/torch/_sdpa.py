@@ -42,7 +42,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     plain = _is_plain(query.shape, key.shape, value.shape, enable_gqa)
     if plain:
         q, k, v = query, key, value
-        lead, heads = query.shape[:1], query.shape[1]
+        lead, heads = tuple(query.shape[:1]), query.shape[1]
     else:
         lead = _leading(query, key, value)
         heads, heads_kv = _heads(query, key, value, enable_gqa)
