@@ -5,6 +5,7 @@ which saves most of a small call's time. Everything else goes through the custom
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def inside_func() -> bool:
     return _C._functorch.peek_interpreter_stack() is not None
 
 
-def is_direct(arguments: tuple[Any, ...]) -> bool:
+def is_direct(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> bool:
     """True where nothing of torch is watching: an op would only be forwarded to its CPU kernel."""
     if torch.compiler.is_compiling():
         return False
@@ -29,10 +30,18 @@ def is_direct(arguments: tuple[Any, ...]) -> bool:
     if forward_ad._current_level >= 0 or _C._get_tracing_state() is not None:
         return False
     grad = torch.is_grad_enabled()
-    for t in arguments:
+    for t in (q, k, v):
+        if type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu:
+            return False
+    for t in options.values():
         if isinstance(t, Tensor) and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
             return False
     return True
+
+
+def plain(t: Tensor) -> Tensor:
+    """`t` outside autograd."""
+    return t.detach() if t.requires_grad or inside_func() else t
 
 
 def autocast_type() -> torch.dtype | None:
