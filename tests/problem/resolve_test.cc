@@ -384,7 +384,7 @@ TEST(Resolve, RefusesWrittenMemoryThatOverlaps) {
       {DenseCall, [](Call& c) { c.a.out.data = static_cast<float*>(c.a.k.data) + 200; }, "out", "overlaps k",
        "written"},
       {DenseCall, [](Call& c) { c.a.lse->data = c.a.out.data; }, "out", "overlaps lse", "written"},
-      {DenseCall, [](Call& c) { c.a.lse->data = c.a.bias->data; }, "lse", "overlaps bias", "written"},
+      {DenseCall, [](Call& c) { c.a.bias->data = c.a.lse->data; }, "lse", "overlaps bias", "written"},
       {DenseCall, [](Call& c) { c.a.out.stride[0] = 0; }, "out.stride", "share memory", "apart"},
       {DenseCall, [](Call& c) { c.a.lse->stride[1] = 1; }, "lse.stride", "share memory", "apart"},
       {DenseAppendCall, [](Call& c) { c.a.k.stride[0] = 0; }, "k.stride", "share memory", "apart"},

@@ -61,7 +61,6 @@ static void RunHead(BackwardRun<M>& run, bool first_head, int64_t* packed, float
     run.queries = static_cast<int>(Min(kGradQueries, run.s.seq_q - run.first_query));
     const bool last = run.first_query + run.queries == run.s.seq_q;
     PrepareQueries(run);
-    PackQueryBlocks(run);
     run.clock.Lap(kTicksPack);
     const int64_t start = run.lo < run.hi ? run.lo / kGradKeys * kGradKeys : run.hi;
     if (last) folded_begin = folded_end = start;

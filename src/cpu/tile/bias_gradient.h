@@ -18,7 +18,6 @@ static void AddBiasGradient(BackwardRun<MathF32>& run, const BiasTask& task, boo
   for (run.first_query = task.i_begin; run.first_query < end; run.first_query += kGradQueries) {
     run.queries = static_cast<int>(Min(kGradQueries, end - run.first_query));
     PrepareQueries(run);
-    PackQueryBlocks(run);
     for (run.first_key = key_begin / kPanelKeys * kPanelKeys; run.first_key < key_end; run.first_key += kGradKeys) {
       run.keys = Min(kGradKeys, key_end - run.first_key);
       PackKeyBlocks(run);

@@ -10,10 +10,14 @@ static bool Finite(const BackwardRun<M>& run) {
   return run.finite_queries && run.finite_keys;
 }
 
-// Which keys of a block each of its row tiles computes, [begin, end) in whole panels, and which tiles each panel.
+// Which keys of a block each of its row tiles computes, [begin, end) in whole panels, and which tiles each panel. The
+// chains over them are cut closer: to the keys that a tile sees, [key_begin, key_end), and to the tiles that see any of
+// kGradRows keys, [group_first, group_last).
 struct BlockShape {
   int begin[kGradTiles], end[kGradTiles];
   int first[kGradPanels], last[kGradPanels];  // tiles
+  int key_begin[kGradTiles], key_end[kGradTiles];
+  int group_first[kGradTiles], group_last[kGradTiles];  // tiles
   bool general[kGradTiles];
 };
 
@@ -63,6 +67,11 @@ static bool ShapeOf(const BackwardRun<M>& run, int query, int key, BlockShape& s
     shape.first[panel] = kGradTiles;
     shape.last[panel] = 0;
   }
+  for (int group = 0; group < kGradTiles; ++group) {
+    shape.group_first[group] = kGradTiles;
+    shape.group_last[group] = 0;
+  }
+  int whole_first = kGradTiles, whole_last = 0;  // tiles that see every key
   for (int t = 0; t < kGradTiles; ++t) {
     const typename BackwardRun<M>::Tile& tile = run.tiles[query / kGradRows + t];
     const int begin = static_cast<int>(Min(Max(tile.lo - start, 0), last)) / kPanelKeys * kPanelKeys;
@@ -76,6 +85,23 @@ static bool ShapeOf(const BackwardRun<M>& run, int query, int key, BlockShape& s
       shape.last[panel] = t + 1;
       any = true;
     }
+    shape.key_begin[t] = shape.key_end[t] = 0;
+    if (begin >= end) continue;
+    shape.key_begin[t] = static_cast<int>(Max(tile.lo - start, 0)) / M::kPack * M::kPack;
+    shape.key_end[t] = static_cast<int>(RoundUp(Min(tile.hi - start, last), M::kPack));
+    if (shape.key_begin[t] == 0 && shape.key_end[t] == kGradBlock) {
+      whole_first = static_cast<int>(Min(whole_first, t));
+      whole_last = t + 1;
+      continue;
+    }
+    for (int group = shape.key_begin[t] / kGradRows; group * kGradRows < shape.key_end[t]; ++group) {
+      shape.group_first[group] = static_cast<int>(Min(shape.group_first[group], t));
+      shape.group_last[group] = t + 1;
+    }
+  }
+  for (int group = 0; group < kGradTiles; ++group) {
+    shape.group_first[group] = static_cast<int>(Min(shape.group_first[group], whole_first));
+    shape.group_last[group] = static_cast<int>(Max(shape.group_last[group], whole_last));
   }
   return any;
 }
@@ -122,7 +148,7 @@ static void RunGradBlock(BackwardRun<M>& run, int query, int key) {
     const float* columns = run.k_columns + c / kPanelKeys * key_panel + key / M::kPack * kPanelKeys;
     for (int t = 0; t < kGradTiles; ++t) {
       typename BackwardRun<M>::Tile& tile = run.tiles[query / kGradRows + t];
-      const int begin = shape.begin[t] / M::kPack, steps = (shape.end[t] - shape.begin[t]) / M::kPack;
+      const int begin = shape.key_begin[t] / M::kPack, steps = (shape.key_end[t] - shape.key_begin[t]) / M::kPack;
       if (steps == 0) continue;
       constexpr int kStride = M::kPack == 1 ? kGradStride : kKeyStride<M>;
       GradRowsTile<M, kStride, 1>(finite, block.ds + static_cast<int64_t>(t * kGradRows) * kStride + begin,
@@ -139,12 +165,16 @@ static void RunGradBlock(BackwardRun<M>& run, int query, int key) {
     for (int c = 0; c < columns; c += kPanelKeys) {
       const float* from = panels + c / kPanelKeys * query_panel + query / M::kPack * kPanelKeys;
       for (int k = 0; k < kGradBlock; k += kGradRows) {
-        const int panel = k / kPanelKeys, begin = shape.first[panel] * kGradRows / M::kPack;
-        const int steps = shape.last[panel] * kGradRows / M::kPack - begin;
-        if (steps <= 0) continue;
-        GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
-                                        from + begin * kPanelKeys, steps, touched[panel] == 0,
-                                        sums + (run.first_key + key + k) * columns + c, columns);
+        const int panel = k / kPanelKeys, begin = shape.group_first[k / kGradRows] * kGradRows / M::kPack;
+        const int steps = shape.group_last[k / kGradRows] * kGradRows / M::kPack - begin;
+        float* const to = sums + (run.first_key + key + k) * columns + c;
+        const bool fresh = touched[panel] == 0;
+        if (steps > 0) {
+          GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
+                                          from + begin * kPanelKeys, steps, fresh, to, columns);
+        } else if (fresh && shape.last[panel] > 0) {  // others of the panel have met a query
+          for (int r = 0; r < kGradRows; ++r) memset(to + r * columns, 0, sizeof(float) * kPanelKeys);
+        }
       }
     }
   };

@@ -103,30 +103,54 @@ static float RowDot(const char* a, const char* b, int dim) {
   return ReduceAdd(sum);
 }
 
-// Who the rows [first, first + n) are, what they see, their lse and delta, and what the sink gets of them.
+// The lines of one row of `bytes` bytes, into L2. Rows of a head lie far apart, where no hardware looks ahead.
+static void FetchRow(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) PrefetchFar(row + i);
+}
+
+// Where the rows that are packed begin, in one tensor of queries; all of one head.
+struct QueryRows {
+  Elem type;
+  const char* base;
+  int64_t stride, bytes;  // bytes: of what is read of a row
+  const char* At(int64_t r) const { return base + r * stride; }
+};
+static QueryRows RowsOf(Elem type, const char* base, int64_t batch_bytes, int64_t row_bytes, int64_t head_bytes, int dim) {
+  return {type, base + batch_bytes + head_bytes, row_bytes, static_cast<int64_t>(dim) * BytesOf(type)};
+}
+
+// Rows [begin, end) of those at hand: who they are, what they see, their lse and delta, and what the sink gets of them.
+// Fetches what comes next of dO and O, and q, which is packed after.
 template <class M>
-static void PrepareQueries(BackwardRun<M>& run) {
+static void PrepareRows(BackwardRun<M>& run, const QueryRows& q, const QueryRows& dout, const QueryRows& out, int begin,
+                        int end) {
+  constexpr int kAhead = 8;  // rows
   const BackwardParams& p = run.p;
   const ForwardParams& f = run.f;
   const int64_t batch = f.varlen ? 0 : run.b;
-  run.lo = INT64_MAX;
-  run.hi = 0;
-  for (int r = 0; r < RoundUp(run.queries, kGradBlock); ++r) {
+  const int used = static_cast<int>(Min(end, run.queries));
+  WithElem(dout.type, [&](auto a) {
+    WithElem(out.type, [&](auto o) {
+      for (int r = begin; r < used; ++r) {
+        FetchRow(q.At(r), q.bytes);
+        if (r + kAhead < run.queries) {
+          FetchRow(dout.At(r + kAhead), dout.bytes);
+          FetchRow(out.At(r + kAhead), out.bytes);
+        }
+        run.delta[r] = RowDot<decltype(a)::value, decltype(o)::value>(dout.At(r), out.At(r), f.head_dim_v);
+      }
+    });
+  });
+  for (int r = begin; r < end; ++r) {
     const int64_t i = run.first_query + r, at = f.varlen ? run.s.q_row + i : i;
     Row& row = run.info[r] = {run.b, run.head, i, 0, 0};
+    float delta = r < used ? run.delta[r] : 0.0f;
     run.lse[r] = run.delta[r] = 0.0f;
-    if (r >= run.queries) continue;
+    if (r >= used) continue;
     const Range range = VisibleRange(f, run.s, i);
     row.lo = range.begin;
     row.hi = range.end;
     const float lse = f.lse[batch * f.lse_stride_b + run.head * f.lse_stride_h + at * f.lse_stride_s];
-    const char* out = f.out + batch * f.out_stride_b + at * f.out_stride_s + run.head * f.out_stride_h;
-    const char* dout = p.dout + batch * p.dout_stride_b + at * p.dout_stride_s + run.head * p.dout_stride_h;
-    float delta = 0.0f;
-    WithElem(p.dout_type, [&](auto a) {
-      WithElem(f.out_type,
-               [&](auto o) { delta = RowDot<decltype(a)::value, decltype(o)::value>(dout, out, f.head_dim_v); });
-    });
     if (p.dlse) delta -= p.dlse[batch * p.dlse_stride_b + run.head * p.dlse_stride_h + at * p.dlse_stride_s];
     if (lse == kMinusInf) continue;  // an empty row
     run.lse[r] = -kLog2E * lse;
@@ -136,6 +160,13 @@ static void PrepareQueries(BackwardRun<M>& run) {
       run.dsink -= __builtin_exp(static_cast<double>(sink) - static_cast<double>(lse)) * static_cast<double>(delta);
     }
   }
+}
+
+// Which keys the row tiles see.
+template <class M>
+static void PrepareTiles(BackwardRun<M>& run) {
+  run.lo = INT64_MAX;
+  run.hi = 0;
   for (int n = 0; n < RoundUp(run.queries, kGradBlock) / kGradRows; ++n) {
     typename BackwardRun<M>::Tile& tile = run.tiles[n] = {INT64_MAX, 0, 0, INT64_MAX, false};
     for (int r = n * kGradRows; r < (n + 1) * kGradRows; ++r) {
@@ -151,55 +182,71 @@ static void PrepareQueries(BackwardRun<M>& run) {
   }
 }
 
-// Rows [first_query, + queries) of q and dO in both packed forms, zeros up to a whole block.
+// Rows [begin, + n) of those at hand in both packed forms, zeros up to a whole block. True: all are finite.
 template <class M>
-static void PackQueryBlocks(BackwardRun<M>& run) {
+static bool PackRows(BackwardRun<M>& run, const QueryRows& rows, int dim, int steps, int begin, int n, float* tiles,
+                     float* panels) {
+  NoStream none;
+  int64_t offsets[kGradBlock];
+  for (int r = 0; r < n; ++r) offsets[r] = r * rows.stride;
+  for (int t = 0; t < kGradBlock; t += kGradRows) {
+    const char* from[kGradRows];
+    for (int r = 0; r < kGradRows; ++r) {
+      from[r] = t + r < n ? rows.At(begin + t + r) : reinterpret_cast<const char*>(run.zeros);
+    }
+    PackQueryRows<M>(rows.type, from, kGradRows, dim, 1.0f, tiles + static_cast<int64_t>(begin + t) * steps);
+  }
+  const int64_t panel_floats = static_cast<int64_t>(kGradQueries) / M::kPack * kPanelKeys;
+  panels += begin / M::kPack * kPanelKeys;
+  const V finite = PackValues<M>(rows.type, rows.At(begin), offsets, n, dim, panel_floats, none, panels);
+  const int at = (n + M::kPack - 1) / M::kPack;
+  for (int c = 0; c < RoundUp(dim, kPanelKeys) / kPanelKeys; ++c) {
+    memset(panels + c * panel_floats + at * kPanelKeys, 0,
+           sizeof(float) * static_cast<size_t>((kGradBlock / M::kPack - at) * kPanelKeys));
+  }
+  return ReduceAdd(finite) == 0.0f;
+}
+
+// f32 rows [begin, + n) of dO as bf16, of which pairs are made.
+template <class M>
+static QueryRows RoundRows(BackwardRun<M>& run, const QueryRows& rows, int dim, int begin, int n) {
+  char* const rounded = reinterpret_cast<char*>(run.rounded);
+  const int64_t bytes = RoundUp(dim, kLanes) * 2;
+  for (int r = begin; r < begin + n; ++r) {
+    for (int c = 0; c < dim; c += kLanes) {
+      const char* from = rows.At(r) + c * 4;
+      StoreBF16(rounded + r * bytes + c * 2, dim - c >= kLanes ? LoadF32<Elem::kF32>(from)
+                                                               : LoadDwordsPartial<MathF32, Elem::kF32>(from, dim - c));
+    }
+  }
+  return {Elem::kBF16, rounded, bytes, bytes};
+}
+
+// Queries [first_query, + queries): their rows, and q and dO in both packed forms, a block at a time, so that each row is
+// read from memory once.
+template <class M>
+static void PrepareQueries(BackwardRun<M>& run) {
   const BackwardParams& p = run.p;
   const ForwardParams& f = run.f;
-  const int rows = RoundUp(run.queries, kGradBlock);
   const int64_t batch = f.varlen ? 0 : run.b, first = (f.varlen ? run.s.q_row : 0) + run.first_query;
-  NoStream none;
-  const auto pack = [&](Elem type, const char* base, int64_t stride, int dim, int steps, float* tiles, float* panels) {
-    const char* from[kGradRows];
-    int64_t offsets[kGradQueries];
-    for (int r = 0; r < run.queries; ++r) offsets[r] = r * stride;
-    for (int t = 0; t < rows; t += kGradRows) {
-      for (int r = 0; r < kGradRows; ++r) {
-        from[r] = t + r < run.queries ? base + offsets[t + r] : reinterpret_cast<const char*>(run.zeros);
-      }
-      PackQueryRows<M>(type, from, kGradRows, dim, 1.0f, tiles + static_cast<int64_t>(t) * steps);
-    }
-    const int64_t panel_floats = static_cast<int64_t>(kGradQueries) / M::kPack * kPanelKeys;
-    const V finite = PackValues<M>(type, base, offsets, run.queries, dim, panel_floats, none, panels);
-    for (int c = 0; c < RoundUp(dim, kPanelKeys) / kPanelKeys; ++c) {
-      const int at = (run.queries + M::kPack - 1) / M::kPack;
-      memset(panels + c * panel_floats + at * kPanelKeys, 0,
-             sizeof(float) * static_cast<size_t>((rows / M::kPack - at) * kPanelKeys));
-    }
-    return ReduceAdd(finite) == 0.0f;
-  };
-  const bool q = pack(f.q_type, f.q + batch * f.q_stride_b + first * f.q_stride_s + run.head * f.q_stride_h,
-                      f.q_stride_s, f.head_dim, run.size.steps, run.q_rows, run.q_columns);
-  Elem dout_type = p.dout_type;
-  const char* dout = p.dout + batch * p.dout_stride_b + first * p.dout_stride_s + run.head * p.dout_stride_h;
-  int64_t dout_stride = p.dout_stride_s;
-  if (M::kPack == 2 && dout_type == Elem::kF32) {  // pairs are of bf16
-    char* const rounded = reinterpret_cast<char*>(run.rounded);
-    const int64_t bytes = RoundUp(f.head_dim_v, kLanes) * 2;
-    for (int r = 0; r < run.queries; ++r) {
-      for (int c = 0; c < f.head_dim_v; c += kLanes) {
-        const char* from = dout + r * dout_stride + c * 4;
-        StoreBF16(rounded + r * bytes + c * 2, f.head_dim_v - c >= kLanes
-                                                   ? LoadF32<Elem::kF32>(from)
-                                                   : LoadDwordsPartial<MathF32, Elem::kF32>(from, f.head_dim_v - c));
-      }
-    }
-    dout = rounded;
-    dout_stride = bytes;
-    dout_type = Elem::kBF16;
+  QueryRows q = RowsOf(f.q_type, f.q, batch * f.q_stride_b, f.q_stride_s, run.head * f.q_stride_h, f.head_dim);
+  QueryRows out = RowsOf(f.out_type, f.out, batch * f.out_stride_b, f.out_stride_s, run.head * f.out_stride_h, f.head_dim_v);
+  QueryRows dout =
+      RowsOf(p.dout_type, p.dout, batch * p.dout_stride_b, p.dout_stride_s, run.head * p.dout_stride_h, f.head_dim_v);
+  q.base += first * q.stride;
+  out.base += first * out.stride;
+  dout.base += first * dout.stride;
+  run.finite_queries = true;
+  for (int begin = 0; begin < run.queries; begin += kGradBlock) {
+    const int n = static_cast<int>(Min(kGradBlock, run.queries - begin));
+    PrepareRows(run, q, dout, out, begin, begin + kGradBlock);
+    const bool q_finite = PackRows(run, q, f.head_dim, run.size.steps, begin, n, run.q_rows, run.q_columns);
+    const bool round = M::kPack == 2 && dout.type == Elem::kF32;
+    const bool do_finite = PackRows(run, round ? RoundRows(run, dout, f.head_dim_v, begin, n) : dout, f.head_dim_v,
+                                    run.size.steps_v, begin, n, run.do_rows, run.do_columns);
+    run.finite_queries = run.finite_queries && q_finite && do_finite;
   }
-  const bool d = pack(dout_type, dout, dout_stride, f.head_dim_v, run.size.steps_v, run.do_rows, run.do_columns);
-  run.finite_queries = q && d;
+  PrepareTiles(run);
 }
 
 // Keys j' [first_key, + keys) in their three packed forms.
