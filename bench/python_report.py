@@ -1,4 +1,4 @@
-"""What the Python benchmarks share: turn-about timing, rows held against goals, and the JSON that names where they ran."""
+"""What the Python benchmarks share: turn-about timing, rows held against goals, JSON that names where they ran."""
 
 from __future__ import annotations
 

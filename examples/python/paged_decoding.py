@@ -3,10 +3,10 @@
     python examples/python/paged_decoding.py
     python examples/python/paged_decoding.py --prompts 40 3 17 --steps 24 --page 8
 
-Each step appends one key and value a sequence and attends, both in one call of `regard.with_kvcache`. A page is taken from
-the pool when a sequence grows into it; half way, the first sequence ends, its pages go back, and a new one starts in them.
-The pool is drawn whenever that happens. Beside it runs the same decoding over a dense cache, a row of full length for every
-sequence: the numbers are the same to the last bit, since in regard a row depends on its own keys alone.
+Each step appends one key and value a sequence and attends, both in one call of `regard.with_kvcache`. A page is taken
+from the pool when a sequence grows into it; half way, the first sequence ends, its pages go back, and a new one starts
+in them. The pool is drawn whenever that happens. Beside it runs the same decoding over a dense cache, a row of full
+length for every sequence: the numbers are the same to the last bit, since in regard a row depends on its own keys alone.
 Needs NumPy, nothing else.
 """
 

@@ -169,8 +169,8 @@ REGARD_API regard_status regard_merge_states(const regard_tensor* o_a, const reg
                                              const regard_tensor* out, const regard_tensor* lse_out);
 
 /* ---- What attention itself never holds, for small cases: entries of queries and keys that no sequence has are 0. Both
- * check args as a call does; k_new must be absent, out may be. `map` is row-major (B, Hq, Sq, Skv), the longest lengths of
- * the call, and at most 256 MiB. options' kernels and exclude play no part: the reference computes this. ---- */
+ * check args as a call does; k_new must be absent, out may be. `map` is row-major (B, Hq, Sq, Skv), the longest lengths
+ * of the call, and at most 256 MiB. options' kernels and exclude play no part: the reference computes this. ---- */
 /* The softmax before dropout; map f32. */
 REGARD_API regard_status regard_attention_probabilities(const regard_args* args, const regard_options* options,
                                                         const regard_tensor* map);

@@ -84,8 +84,9 @@ inline constexpr char kBackwardDoc[] =
     "Raises regard.Error before anything is written. Caches, pages, fp8 and qv have no backward pass.";
 
 #define REGARD_MAP_DOC                                                                                                \
-  "Shapes and options: those of attention, varlen_attention (with cu_seqlens_q) or with_kvcache (with cache_seqlens)\n"  \
-  "that appends nothing; no kernel= and no results. Entries of queries and keys that no sequence has are 0.\n"       \
+  "Shapes and options: those of attention, varlen_attention (with cu_seqlens_q) or with_kvcache (with\n"              \
+  "cache_seqlens) that appends nothing; no kernel=, no results. Entries of queries and keys that no sequence has\n"   \
+  "are 0.\n"                                                                                                          \
   "To look at small cases: computed in f64 by the reference.\n\n"                                                     \
   "Raises regard.Error, also for a map of more than 256 MiB, before any work."
 
@@ -96,7 +97,7 @@ inline constexpr char kProbabilitiesDoc[] =
 
 inline constexpr char kDropoutMaskDoc[] =
     "dropout_mask" REGARD_MAP
-    "What dropout keeps in a call: bool (B, Hq, Sq, Skv), in the library of q; a causal bound or a mask changes nothing.\n\n"
+    "What dropout keeps in a call: bool (B, Hq, Sq, Skv), in the library of q. Causal bounds and masks change nothing.\n\n"
     "out = sum over keys of probability * kept / (1 - dropout) * v.\n\n" REGARD_MAP_DOC;
 
 #undef REGARD_MAP

@@ -103,7 +103,9 @@ AttentionArgs ToArgs(const regard_args* args, bool needs_out) {
   a.k = ToView(c.k, "k");
   a.v = ToView(c.v, "v");
   if (needs_out || c.out != nullptr) a.out = ToView(c.out, "out");
-  if (needs_out && a.out.data == nullptr && a.out.Elements() > 0) throw Error("out.data", "null", "memory for the result");
+  if (needs_out && a.out.data == nullptr && a.out.Elements() > 0) {
+    throw Error("out.data", "null", "memory for the result");
+  }
   Maybe("lse", c.lse, &a.lse);
   Maybe("qv", c.qv, &a.qv);
   Maybe("cu_seqlens_q", c.cu_seqlens_q, &a.cu_seqlens_q);

@@ -83,8 +83,8 @@ double Rate(Isa isa) {
 }
 
 // What the random words of dropout cost for each visible pair and query head, as f32 operations at the machine's full
-// rate. Measured on Zen 4, prefill, d=64, beside the roof of the same run: AVX-512 66 to 90, AVX2 133 to 152, scalar about 450.
-// NEON is a guess: its registers hold half of AVX2's words, and its cores' rate is about half as well.
+// rate. Measured on Zen 4, prefill, d=64, beside the roof of the same run: AVX-512 66 to 90, AVX2 133 to 152, scalar
+// about 450. NEON is a guess: its registers hold half of AVX2's words, and its cores' rate is about half as well.
 double DropoutFlops(Isa isa) {
   switch (isa) {
     case Isa::kAvx512Bf16:

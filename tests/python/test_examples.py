@@ -17,7 +17,8 @@ def run(name, *args):
                           env=environment)
 
 
-@pytest.mark.parametrize("args", [(), ("--page", "1", "--pages", "80"), ("--page", "5", "--prompts", "0", "9", "--steps", "7"),
+@pytest.mark.parametrize("args", [(), ("--page", "1", "--pages", "80"),
+                                  ("--page", "5", "--prompts", "0", "9", "--steps", "7"),
                                   ("--prompts", "4", "--steps", "1", "--heads", "2", "--width", "24")])
 def test_paged_decoding_gives_the_numbers_of_a_dense_cache(args):
     done = run("paged_decoding.py", *args)

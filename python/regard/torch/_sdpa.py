@@ -69,7 +69,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
 
 
 def _is_plain(query: torch.Size, key: torch.Size, value: torch.Size, enable_gqa: bool) -> bool:
-    """Four dims, one batch size, numbers of heads that go together: nothing to broadcast, the case that must be cheap."""
+    """Four dims, one batch size, numbers of heads that go together: nothing to broadcast; the case to be cheap in."""
     if not len(query) == len(key) == len(value) == 4:
         return False
     (batch, heads, *_), (batch_k, heads_k, *_), (batch_v, heads_v, *_) = query, key, value
