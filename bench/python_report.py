@@ -86,11 +86,12 @@ def ratio_row(case: str, times: dict[str, list[float]], ours: str, theirs: str, 
 def show(rows: list[Row], unit: str) -> None:
     """The table on standard output: case, figures, value, goal, and whether it is met."""
     for row in rows:
-        ms = "  ".join(f"{name[:-3]} {value:.3f} ms" for name, value in row.figures.items() if name.endswith("_ms"))
+        times = "  ".join(f"{name[:-3]} {value:.3f} {name[-2:]}" for name, value in row.figures.items()
+                          if name.endswith(("_ms", "_us")))
         goal = "" if row.goal is None else (f"   goal {'<=' if row.less_is_better else '>='} {row.goal:g}: "
                                             f"{'met' if row.met else 'missed'}")
         limit = f"  (at the roof {row.figures['ratio_at_roof']:.2f})" if "ratio_at_roof" in row.figures else ""
-        print(f"{row.case:<62} {row.value:7.2f} {unit}{goal}{limit}   {ms}".rstrip(), flush=True)
+        print(f"{row.case:<62} {row.value:7.2f} {unit}{goal}{limit}   {times}".rstrip(), flush=True)
 
 
 def write(path: str, command: str, threads: int, rows: list[Row], **more: Any) -> None:
