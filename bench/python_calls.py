@@ -81,7 +81,7 @@ def overhead(rounds: int, calls: int) -> list[report.Row]:
                        figures={"min_us": min(times[name])}) for name, (goal, _) in cases.items()]
 
 
-def interleaved(rounds: int) -> dict[str, float]:
+def interleaved(rounds: int, calls: int) -> dict[str, float]:
     """Milliseconds of each loop, and the ratio."""
     import torch
 
@@ -99,11 +99,11 @@ def interleaved(rounds: int) -> dict[str, float]:
         multiply()
 
     for run in (attend, multiply, both):
-        seconds(run, 10)
+        seconds(run, calls)
     times: dict[str, list[float]] = {"regard": [], "torch": [], "both": []}
     for _ in range(rounds):
         for name, run in (("regard", attend), ("torch", multiply), ("both", both)):
-            times[name].append(seconds(run, 20) * 1e3)
+            times[name].append(seconds(run, calls) * 1e3)
     ms = {name: statistics.median(values) for name, values in times.items()}
     ms["ratio"] = statistics.median(b / (r + t) for r, t, b in zip(times["regard"], times["torch"], times["both"]))
     return ms
@@ -119,7 +119,7 @@ def main() -> None:
     report.show(rows, "us")
     more: dict[str, Any] = {}
     try:
-        ms = more["interleaved_ms"] = interleaved(options.rounds)
+        ms = more["interleaved_ms"] = interleaved(options.rounds, min(20, options.calls))
     except ImportError:
         print("torch is not installed: no interleaved loop")
     else:

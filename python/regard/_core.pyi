@@ -197,6 +197,10 @@ def dropout_mask(q: T, k: Tensor, v: Tensor, cu_seqlens_q: Indices | None = None
     attention_probabilities.
     """
 
+def attention_heads_first(q: T, k: Tensor, v: Tensor, *, return_lse: bool = False, out: T | None = None,
+                          **options: Unpack[_Results]) -> Any:
+    """attention for torch's order of dims: q, k, v, qv and out are (B, H, S, D). Everything else as attention."""
+
 def explain(case: str, kernel: str | Sequence[str] | None, isa: str) -> tuple[str, str]: ...
 def problem(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str: ...
 def kernels() -> list[tuple[str, str, str, bool, tuple[str, ...], tuple[str, ...]]]: ...

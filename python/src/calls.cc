@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "python/src/arguments.h"
 #include "python/src/docs.h"
@@ -28,6 +29,7 @@ constexpr Arg kMapNamed[] = {kBlockTable, kSeqlensKv,  kKvIndptr,      kKvIndice
 constexpr Arg kMergePositional[] = {kOA, kLseA, kOB, kLseB};
 
 constexpr Signature kDense{"attention", kQkv, 3, {}, {}, kCallOptions, true};
+constexpr Signature kHeadsFirst{"attention_heads_first", kQkv, 3, {}, {}, kCallOptions, true};
 constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, kCallOptions, true};
 constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, kCallOptions, true};
 constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, {}, false};
@@ -52,6 +54,20 @@ void ReadPages(Call& c) {
 void ReadDense(Call& c) {
   c.args.k = *Tensor(c.slots, kK, c.holder);
   c.args.v = *Tensor(c.slots, kV, c.holder);
+}
+
+// (B, H, S, D) as (B, S, H, D), and back.
+TensorView HeadsSwapped(TensorView t) {
+  if (t.rank == 4) {
+    std::swap(t.shape[1], t.shape[2]);
+    std::swap(t.stride[1], t.stride[2]);
+  }
+  return t;
+}
+
+void ReadHeadsFirst(Call& c) {
+  ReadDense(c);
+  for (TensorView* t : {&c.args.q, &c.args.k, &c.args.v}) *t = HeadsSwapped(*t);
 }
 
 void ReadVarlen(Call& c) {
@@ -98,10 +114,12 @@ void ReadMap(Call& c) {
 void Read(const Signature& signature, Call& c) {
   c.args.q = *Tensor(c.slots, kQ, c.holder);
   if (&signature == &kDense) ReadDense(c);
+  if (&signature == &kHeadsFirst) ReadHeadsFirst(c);
   if (&signature == &kVarlen) ReadVarlen(c);
   if (&signature == &kCache) ReadCache(c);
   if (&signature == &kProbabilities || &signature == &kDropoutMask) ReadMap(c);
   ReadOptions(c.slots, c.holder, c.args, c.options);
+  if (&signature == &kHeadsFirst && c.args.qv) c.args.qv = HeadsSwapped(*c.args.qv);
 }
 
 // out as q lies, with v's width; lse (B, H, S) or (H, T).
@@ -126,6 +144,7 @@ Problem Prepare(const Signature& signature, PyObject* const* args, Py_ssize_t co
   c.slots = Bind(signature, args, count, keywords);
   Read(signature, c);
   if (c.slots[kOut] != nullptr) c.args.out = ViewOf(c.slots[kOut], "out", Access::kWrite, c.holder);
+  if (&signature == &kHeadsFirst) c.args.out = HeadsSwapped(c.args.out);
   Problem p = ProblemOf(c.args, c.options);
   p.lse = BoolOf(c.slots[kReturnLse], "return_lse");
   if (c.slots[kOutDtype] != nullptr) {
@@ -147,9 +166,10 @@ PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t c
     std::optional<NewTensor> out, lse;
     const std::size_t rank = c.args.q.rank == 3 ? 3 : 4;
     if (slots[kOut] == nullptr) {
-      const auto shape = OutShape(c.args, p);
+      auto shape = OutShape(c.args, p);
+      if (&signature == &kHeadsFirst) std::swap(shape[1], shape[2]);
       out.emplace(slots[kQ], p.OutType(), std::span(shape).first(rank), "out", c.holder);
-      c.args.out = out->view();
+      c.args.out = &signature == &kHeadsFirst ? HeadsSwapped(out->view()) : out->view();
     }
     if (p.lse) {
       const auto shape = LseShape(c.args, p);
@@ -171,6 +191,9 @@ PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t c
 
 PyObject* Attention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Attend(kDense, args, count, keywords);
+}
+PyObject* AttentionHeadsFirst(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Attend(kHeadsFirst, args, count, keywords);
 }
 PyObject* VarlenAttention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Attend(kVarlen, args, count, keywords);
@@ -227,6 +250,7 @@ PyObject* DropoutMaskOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
 
 PyMethodDef methods[] = {
     Fast(kDense.name, Attention, kAttentionDoc),
+    Fast(kHeadsFirst.name, AttentionHeadsFirst, kHeadsFirstDoc),
     Fast(kVarlen.name, VarlenAttention, kVarlenDoc),
     Fast(kCache.name, WithKvCache, kKvCacheDoc),
     Fast(kMerge.name, MergeStatesOf, kMergeDoc),

@@ -43,6 +43,10 @@ inline constexpr char kAttentionDoc[] =
     "Shapes: q (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv); out (B, Sq, Hq, Dv), lse (B, Hq, Sq).\n"
     "Any strides with a contiguous last dim; Hq a multiple of Hkv; D and Dv from 1 to 512.\n\n" REGARD_TAIL_DOC;
 
+inline constexpr char kHeadsFirstDoc[] =
+    "attention_heads_first(q, k, v, *, " REGARD_TAIL ")\n--\n\n"
+    "attention for torch's order of dims: q, k, v, qv and out are (B, H, S, D). Everything else as attention.";
+
 inline constexpr char kVarlenDoc[] =
     "varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_kv=None, *, block_table=None, seqlens_kv=None, kv_indptr=None, "
     "kv_indices=None, kv_last_page_len=None, kv_layout='NHD', " REGARD_TAIL ")\n--\n\n"

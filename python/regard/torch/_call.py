@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import regard
+from regard import _core
 
 from . import _backends, _log
 from ._options import rows
@@ -82,6 +83,14 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any], out_dtype: to
     _spread_offset(call, q, call.get("cu_seqlens_q"))
     result = _run(function, q, k, v, out=out, return_lse=want_lse, **call)
     return result if want_lse else (result, None)
+
+
+def forward_heads_first(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any]) -> Tensor:
+    """Out of a dense call on (B, H, S, D) tensors, for calls that are not logged and name no kernel."""
+    out = None if q.is_contiguous() else new_out(q, v, None)
+    _spread_offset(call, q, None)
+    result: Tensor = _core.attention_heads_first(rows(q), rows(k), rows(v), out=out, **call)
+    return result
 
 
 def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, Any], call: dict[str, Any],

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from . import _backends
+from . import _backends, _call, _log
 from ._api import attention
 from ._error import error
-from ._options import Options
+from ._mode import autocast_type, is_direct
+from ._options import Options, plain_call
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
@@ -61,6 +62,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         options["dropout"] = dropout_p
     if _backends.current is not None:
         options["kernel"] = _backends.current
+    if plain and not _log.enabled and autocast_type() is None and "kernel" not in options:
+        if is_direct(q, k, v, options):
+            return _call.forward_heads_first(q, k, v, plain_call(options))
     out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options).transpose(1, 2)
     if plain or len(lead) == 1:
         return out
