@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
-from . import _call, _ops
+from . import _autograd, _call, _ops
 from ._error import error
-from ._mode import autocast_type, cast, is_direct, plain
+from ._mode import autocast_type, cast, is_direct, is_recordable, plain
 from ._options import Options, pack, plain_call
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, opti
         q, k, v = (cast(t, autocast) for t in (q, k, v))
     if is_direct(q, k, v, options):
         result, lse = _call.forward(q, k, v, plain_call(options), out_dtype, packed, out, return_lse)
+    elif out is None and not _has_pages(packed) and is_recordable(q, k, v, options, ("bias", "sink")):
+        result, lse = _autograd.record(q, k, v, plain_call(options), packed, out_dtype)
     else:
         _on_cpu(q)
         if packed is None:
@@ -118,6 +120,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, opti
         if out is not None:
             result, lse = out.copy_(result.detach()), lse.detach()
     return (result, lse) if return_lse else result
+
+
+def _has_pages(packed: dict[str, Any] | None) -> bool:
+    return packed is not None and (packed["block_table"] is not None or packed["kv_indptr"] is not None)
 
 
 def _on_cpu(q: Tensor) -> None:
