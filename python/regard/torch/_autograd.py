@@ -141,8 +141,8 @@ class _Eager(torch.autograd.Function):
         q, k, v, out, lse, cu_q, cu_kv, *tensors = ctx.saved_tensors
         call = {**ctx.call, **dict(zip(ctx.names, tensors))}
         wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4]
-        batched = any(t is not None and is_batch_of_gradients(t) for t in grads)
-        if not (torch.is_grad_enabled() or batched) and is_direct(q, k, v, {"dout": dout, "dlse": dlse, **call}):
+        if (not torch.is_grad_enabled() and is_direct(q, k, v, {"dout": dout, "dlse": dlse, **call})
+                and not any(t is not None and is_batch_of_gradients(t) for t in grads)):
             call = {name: t.detach() if isinstance(t, Tensor) else t for name, t in call.items()}
             got = _call.backward(dout, dlse, q.detach(), k.detach(), v.detach(), out.detach(), lse.detach(), cu_q,
                                  cu_kv, call, *wanted)
