@@ -320,3 +320,12 @@ def test_training_steps_give_the_weights_that_the_formula_gives() -> None:
             loss.backward()
             optimizer.step()
     assert worst(*weights) < 1e-3
+
+
+def test_compiled_autograd_traces_the_backward_of_an_eager_call() -> None:
+    q, k, v = qkv(1, 8, 8, 2, 2, 16, grad=True)
+    expected = torch.autograd.grad(rt.attention(q, k, v, causal=True).sum(), (q, k, v))
+    torch._dynamo.reset()
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        rt.attention(q, k, v, causal=True).sum().backward()
+    assert all(torch.equal(t.grad, e) for t, e in zip((q, k, v), expected))
