@@ -61,9 +61,11 @@ Profile ProfileOf(const PreparedCase& prepared, double launch_ms) {
     profile.why_not = "no time stamps: the case is empty, the run was stopped, or this CPU has no counter for them";
     return profile;
   }
+  const bool backward = prepared.plan().problem().phase == Phase::kBackward;
   for (int phase = 0; phase < cpu::kPhases; ++phase) {
     const double share = stamps.Ticks(phase) / all;
-    profile.phases.push_back({cpu::kPhaseNames[phase], 100 * share, launch_ms * share});
+    const char* const name = (backward ? cpu::kBackwardPhaseNames : cpu::kPhaseNames)[phase];
+    profile.phases.push_back({name, 100 * share, launch_ms * share});
   }
   return profile;
 }

@@ -222,23 +222,33 @@ void LaunchBackward(const BackwardConfig& config, const LaunchContext& ctx) {
   const auto scratch = [&](int worker) {
     return reinterpret_cast<float*>(base + layout.scratch + static_cast<std::size_t>(worker) * scratch_bytes);
   };
+  // As one worker sees them: its own counters where a profile is taken.
+  const auto params = [&](int worker, BackwardParams& own) -> const BackwardParams& {
+    std::uint64_t* const ticks = PhaseTicksOf(worker);
+    if (!ticks) return p;
+    own = p;
+    own.f.phase_ticks = ticks;
+    return own;
+  };
   const auto sums = [&](std::int64_t n) {
     return reinterpret_cast<float*>(base + layout.sums) + n * (layout.sum_k + layout.sum_v);
   };
   if (!SplitsGroups(ctx.problem, threads)) {
     ctx.executor.For(f.batch * f.heads_kv, [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
+      BackwardParams own;
       const GradTask task{order[n / f.heads_kv], n % f.heads_kv, 0, f.group};
       float *const dk = sums(worker), *const dv = dk + layout.sum_k;
-      kernels.run(p, task, dk, dv, scratch(worker));
+      kernels.run(params(worker, own), task, dk, dv, scratch(worker));
       StoreKeys(kernels, p, packed_keys, task.b, task.head_kv, dk, dv);
     });
   } else {
     ctx.executor.For(f.batch * f.heads_q, [&](std::int64_t n, int worker) {
       const FpModeGuard task_mode;
+      BackwardParams own;
       const std::int64_t b = order[n / f.heads_q], h = n % f.heads_q;
       float *const dk = sums(b * f.heads_q + h), *const dv = dk + layout.sum_k;
-      kernels.run(p, {b, h / f.group, h % f.group, h % f.group + 1}, dk, dv, scratch(worker));
+      kernels.run(params(worker, own), {b, h / f.group, h % f.group, h % f.group + 1}, dk, dv, scratch(worker));
     });
     ctx.executor.For(f.batch * f.heads_kv, [&](std::int64_t n, int) {
       const FpModeGuard task_mode;

@@ -208,6 +208,9 @@ std::span<PhaseTimes> profile;  // of ProfilePhases
 }  // namespace
 
 void ProfilePhases(std::span<PhaseTimes> workers) { profile = workers; }
+std::uint64_t* PhaseTicksOf(int worker) {
+  return static_cast<std::size_t>(worker) < profile.size() ? profile[static_cast<std::size_t>(worker)].ticks : nullptr;
+}
 
 KernelPlan PlanForward(const CpuConfig& config, const char* numerics, const Problem& p, int threads) {
   const Tuning tuning = TuningFor(TuneVariable());
@@ -266,9 +269,10 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   };
   // The parameters as one worker sees them: its own counters where a profile is taken.
   const auto params = [&](int worker, ForwardParams& own) -> const ForwardParams& {
-    if (static_cast<std::size_t>(worker) >= profile.size()) return f;
+    std::uint64_t* const ticks = PhaseTicksOf(worker);
+    if (!ticks) return f;
     own = f;
-    own.phase_ticks = profile[static_cast<std::size_t>(worker)].ticks;
+    own.phase_ticks = ticks;
     return own;
   };
   Scheduler scheduler(

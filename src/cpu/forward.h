@@ -24,9 +24,12 @@ struct alignas(64) PhaseTimes {
   std::uint64_t ticks[kPhases] = {};
 };
 inline constexpr const char* kPhaseNames[kPhases] = {"pack", "qk", "softmax", "pv", "merge", "rest"};
+inline constexpr const char* kBackwardPhaseNames[kPhases] = {"pack", "qk", "dp", "dqkv", "merge", "rest"};
 // From now on every launch of the process adds to `workers` (one entry per executor worker); empty: stop. For
 // `regard bench --profile`; not to be called while a launch runs.
 void ProfilePhases(std::span<PhaseTimes> workers);
+// The counters of one worker; null: no profile is taken.
+std::uint64_t* PhaseTicksOf(int worker);
 
 // The launch in plain numbers, but for what lies in its workspace (sequences, states) and what tuning sets.
 ForwardParams ForwardParamsOf(const LaunchContext& ctx);

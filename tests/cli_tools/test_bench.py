@@ -165,6 +165,14 @@ class Bench(tool.ToolTest):
         for phase in PHASES:
             self.assertEqual(len(re.findall(rf"^{phase} +[0-9.]+ % +[0-9.]+", done.stderr, re.M)), 2, done.stderr)
 
+    def test_a_profile_of_a_backward_pass_names_its_products(self):
+        done = self.good("bench", "backward b=1 sq=64 skv=64 hq=4 hkv=1 d=32 causal", *FAST, "--threads", "2",
+                         "--profile", "--json", "-")
+        phases = json.loads(done.stdout)["results"][0]["profile"]["phases"]
+        self.assertEqual(list(phases), ["pack", "qk", "dp", "dqkv", "merge", "rest"])
+        for phase in ("pack", "qk", "dp", "dqkv"):
+            self.assertGreater(phases[phase]["percent"], 0, phase)
+
     def test_bars_of_a_profile_are_as_long_as_its_shares(self):
         text = self.good("bench", PREFILL, *FAST, "--profile").stdout
         bars = re.findall(rf"^(?:{'|'.join(PHASES)}) +([0-9.]+) % +[0-9.]+(?:  (█+))?$", text, re.M)

@@ -297,10 +297,13 @@ static void RunTile(PrefillRun<M>& run, int n, const Block& block) {
   const Start start = fresh ? Start::kEmpty : rescale ? Start::kRescale : Start::kKeep;
   run.clock.Lap(kTicksSoftmax);
 
-  const float* probs = run.scores + begin / M::kPack;
-  const float* v = run.values + begin / M::kPack * kPanelKeys;
+  // Of the panels, the keys that some row sees.
+  const int v_begin = static_cast<int>(Max(tile.lo - block.start, begin)) / M::kPack;
+  const int v_end = (static_cast<int>(Min(tile.hi - block.start, block.last)) + M::kPack - 1) / M::kPack;
+  const float* probs = run.scores + v_begin;
+  const float* v = run.values + v_begin * kPanelKeys;
   const int64_t panel_floats = static_cast<int64_t>(kBlockTokens) / M::kPack * kPanelKeys;
-  const int steps = (end - begin) / M::kPack;
+  const int steps = v_end - v_begin;
   if (run.finite) {
     AccumulateValues<M, R>(probs, v, panel_floats, steps, p.head_dim_v, start, alpha, o, run.ov, none);
   } else {
