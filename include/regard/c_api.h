@@ -168,6 +168,16 @@ REGARD_API regard_status regard_merge_states(const regard_tensor* o_a, const reg
                                              const regard_tensor* o_b, const regard_tensor* lse_b,
                                              const regard_tensor* out, const regard_tensor* lse_out);
 
+/* ---- What attention itself never holds, for small cases: entries of queries and keys that no sequence has are 0. Both
+ * check args as a call does; k_new must be absent, out may be. `map` is row-major (B, Hq, Sq, Skv), the longest lengths
+ * of the call, and at most 256 MiB. options' kernels and exclude play no part: the reference computes this. ---- */
+/* The softmax before dropout; map f32. */
+REGARD_API regard_status regard_attention_probabilities(const regard_args* args, const regard_options* options,
+                                                        const regard_tensor* map);
+/* What dropout keeps, whatever causal or a mask hides; map bool. */
+REGARD_API regard_status regard_dropout_mask(const regard_args* args, const regard_options* options,
+                                             const regard_tensor* map);
+
 /* ---- Problems are text: "prefill b=1 sq=4096 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 causal" (docs/problem.md). ---- */
 /* Reads and checks `problem` and writes it back in its canonical form. */
 REGARD_API regard_status regard_problem_parse(const char* problem, char* buffer, size_t buffer_bytes, size_t* needed);

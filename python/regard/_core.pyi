@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Tensor)
 Indices = Tensor | Sequence[int]
 """int32, one-dimensional and contiguous, or a list of whole numbers."""
 
-class _Options(TypedDict, total=False):
+class _MapOptions(TypedDict, total=False):
     scale: float | None
     """Factor of the scores; default 1/sqrt(D), with qv 1/sqrt(D + Dv)."""
     causal: bool
@@ -60,6 +60,8 @@ class _Options(TypedDict, total=False):
     """Probability in [0, 1]."""
     seed: int
     offset: int
+
+class _Options(_MapOptions, total=False):
     invariance: Literal["full", "batch", "none"]
     kernel: str | Sequence[str] | None
     """A kernel's name, a dotted prefix, or a list of them: only these may run, in this order."""
@@ -68,7 +70,7 @@ class _Results(_Options, total=False):
     out_dtype: Any
     """Type of the result: "f32", "bf16", numpy.float32, torch.float16, ..."""
 
-class _Pages(_Results, total=False):
+class _Tables(TypedDict, total=False):
     block_table: Tensor | None
     """int32 (B, max_pages)."""
     kv_indptr: Indices | None
@@ -80,21 +82,32 @@ class _Pages(_Results, total=False):
     kv_layout: Literal["NHD", "HND"]
     """Pages are (pages, page_size, Hkv, D), or (pages, Hkv, page_size, D)."""
 
+class _Pages(_Results, _Tables, total=False):
+    pass
+
 class _VarlenOptions(_Pages, total=False):
     seqlens_kv: Indices | None
     """int32 (B): keys of each sequence, with block_table."""
 
-class _CacheOptions(_Pages, total=False):
+class _CacheTables(TypedDict, total=False):
     cache_batch_idx: Indices | None
     """int32 (B): the row of the cache, or of the block table, that each query reads."""
-    cu_seqlens_q: Indices | None
-    cu_seqlens_new: Indices | None
     rotary_cos: Tensor | None
     """(positions, rotary_dim / 2), f32 or q's type."""
     rotary_sin: Tensor | None
     rotary: Literal["none", "interleaved", "half"]
     rotary_seqlens: Indices | None
     """int32 (B): first position of the rotation instead of cache_seqlens."""
+
+class _CacheOptions(_Pages, _CacheTables, total=False):
+    cu_seqlens_q: Indices | None
+    cu_seqlens_new: Indices | None
+
+class _CallOptions(_MapOptions, _Tables, _CacheTables, total=False):
+    seqlens_kv: Indices | None
+    """int32 (B): keys of each sequence, with block_table."""
+    cache_seqlens: Indices | None
+    """int32 (B): keys of each sequence, k and v being a cache."""
 
 __version__: str
 
@@ -169,6 +182,24 @@ def merge_states(o_a: T, lse_a: Tensor, o_b: Tensor, lse_b: Tensor) -> tuple[T, 
 
     Returns (out, lse), out in o_a's type. Raises regard.Error.
     """
+
+def attention_probabilities(q: T, k: Tensor, v: Tensor, cu_seqlens_q: Indices | None = None,
+                            cu_seqlens_kv: Indices | None = None, **options: Unpack[_CallOptions]) -> T:
+    """The softmax of a call before dropout: f32 (B, Hq, Sq, Skv), 0 for queries and keys that no sequence has.
+
+    Tensors and options as for attention, varlen_attention or with_kvcache without new keys. Computed in f64 by the
+    reference. Raises regard.Error, also for more than 256 MiB.
+    """
+
+def dropout_mask(q: T, k: Tensor, v: Tensor, cu_seqlens_q: Indices | None = None,
+                 cu_seqlens_kv: Indices | None = None, **options: Unpack[_CallOptions]) -> T:
+    """What dropout keeps in a call: bool (B, Hq, Sq, Skv), whatever causal or a mask hides; else as
+    attention_probabilities.
+    """
+
+def attention_heads_first(q: T, k: Tensor, v: Tensor, *, return_lse: bool = False, out: T | None = None,
+                          **options: Unpack[_Results]) -> Any:
+    """attention for torch's order of dims: q, k, v, qv and out are (B, H, S, D). Everything else as attention."""
 
 def explain(case: str, kernel: str | Sequence[str] | None, isa: str) -> tuple[str, str]: ...
 def problem(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str: ...

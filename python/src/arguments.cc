@@ -9,10 +9,6 @@
 namespace regard::python {
 namespace {
 
-constexpr Arg kOptions[] = {kScale,   kCausal,    kWindow,    kChunk,      kSoftcap, kAlibiSlopes, kBias,
-                            kMask,    kSink,      kQv,        kLeftpad,    kQOffset, kSequsedQ,    kSequsedKv,
-                            kQDescale, kKDescale, kVDescale,  kDropout,    kSeed,    kOffset,      kInvariance,
-                            kKernel};
 constexpr Arg kResults[] = {kOut, kOutDtype, kReturnLse};
 
 PyObject* choice_variable = nullptr;
@@ -30,9 +26,7 @@ template <class Visit>
 void ForEachArg(const Signature& s, Visit&& visit) {
   for (const Arg a : s.positional) visit(a);
   for (const Arg a : s.keyword_only) visit(a);
-  if (s.options) {
-    for (const Arg a : kOptions) visit(a);
-  }
+  for (const Arg a : s.options) visit(a);
   if (s.results) {
     for (const Arg a : kResults) visit(a);
   }

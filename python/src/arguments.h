@@ -27,6 +27,14 @@ enum Arg : std::uint8_t {
 };
 extern const std::array<const char*, kArgCount> kArgNames;
 
+// What all attention calls take by name: what is computed, then which kernel does it.
+inline constexpr Arg kOptions[] = {
+    kScale,    kCausal,   kWindow,    kChunk,     kSoftcap,  kAlibiSlopes, kBias,    kMask,   kSink, kQv,     kLeftpad,
+    kQOffset,  kSequsedQ, kSequsedKv, kQDescale,  kKDescale, kVDescale,    kDropout, kSeed,   kOffset, kInvariance,
+    kKernel};
+inline constexpr std::span<const Arg> kCallOptions = kOptions;
+inline constexpr std::span<const Arg> kMapOptions = kCallOptions.first(kCallOptions.size() - 2);  // without the kernel
+
 // The values of one call by argument; null where the caller gave none, or None.
 struct Slots {
   std::array<PyObject*, kArgCount> value{};
@@ -40,7 +48,7 @@ struct Signature {
   std::size_t required;
   std::span<const Arg> keyword_only;  // beside those that the flags below add
   std::span<const Arg> must;          // keyword-only ones that must be given
-  bool options;                       // scale ... kernel
+  std::span<const Arg> options;       // kCallOptions, kMapOptions or nothing
   bool results;                       // out, out_dtype, return_lse
 };
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr Arg kPositional[] = {kDOut, kQ, kK, kV, kOut, kLse};
 constexpr Arg kNamed[] = {kDLse, kCuSeqlensQ, kCuSeqlensKv, kDQ, kDK, kDV, kDBias, kDSink, kGradDtype};
-constexpr Signature kBackward{"attention_backward", kPositional, 6, kNamed, {}, true, false};
+constexpr Signature kBackward{"attention_backward", kPositional, 6, kNamed, {}, kCallOptions, false};
 
 PyObject* gradients_type = nullptr;
 

@@ -1,8 +1,10 @@
-// One call: arguments, problem, result tensors, selection and plan, launch without the GIL.
+// One call: arguments, problem, result tensors, selection and plan, launch without the GIL. The maps of a call.
 #include "python/src/calls.h"
 
+#include <cstring>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "python/src/arguments.h"
 #include "python/src/docs.h"
@@ -22,12 +24,17 @@ constexpr Arg kCachePositional[] = {kQ, kKCache, kVCache, kKNew, kVNew};
 constexpr Arg kCacheNamed[] = {kCacheSeqlens, kCacheBatchIdx, kBlockTable, kKvIndptr, kKvIndices, kKvLastPageLen, kKvLayout,
                                kCuSeqlensQ, kCuSeqlensNew, kRotaryCos, kRotarySin, kRotary, kRotarySeqlens};
 constexpr Arg kCacheMust[] = {kCacheSeqlens};
+constexpr Arg kMapNamed[] = {kBlockTable, kSeqlensKv,  kKvIndptr,      kKvIndices, kKvLastPageLen, kKvLayout,
+                             kCacheSeqlens, kCacheBatchIdx, kRotaryCos, kRotarySin, kRotary,        kRotarySeqlens};
 constexpr Arg kMergePositional[] = {kOA, kLseA, kOB, kLseB};
 
-constexpr Signature kDense{"attention", kQkv, 3, {}, {}, true, true};
-constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, true, true};
-constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, true, true};
-constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, false, false};
+constexpr Signature kDense{"attention", kQkv, 3, {}, {}, kCallOptions, true};
+constexpr Signature kHeadsFirst{"attention_heads_first", kQkv, 3, {}, {}, kCallOptions, true};
+constexpr Signature kVarlen{"varlen_attention", kVarlenPositional, 4, kVarlenNamed, {}, kCallOptions, true};
+constexpr Signature kCache{"with_kvcache", kCachePositional, 3, kCacheNamed, kCacheMust, kCallOptions, true};
+constexpr Signature kMerge{"merge_states", kMergePositional, 4, {}, {}, {}, false};
+constexpr Signature kProbabilities{"attention_probabilities", kVarlenPositional, 3, kMapNamed, {}, kMapOptions, false};
+constexpr Signature kDropoutMask{"dropout_mask", kVarlenPositional, 3, kMapNamed, {}, kMapOptions, false};
 
 struct Call {
   Slots slots;
@@ -49,12 +56,33 @@ void ReadDense(Call& c) {
   c.args.v = *Tensor(c.slots, kV, c.holder);
 }
 
+// (B, H, S, D) as (B, S, H, D), and back.
+TensorView HeadsSwapped(TensorView t) {
+  if (t.rank == 4) {
+    std::swap(t.shape[1], t.shape[2]);
+    std::swap(t.stride[1], t.stride[2]);
+  }
+  return t;
+}
+
+void ReadHeadsFirst(Call& c) {
+  ReadDense(c);
+  for (TensorView* t : {&c.args.q, &c.args.k, &c.args.v}) *t = HeadsSwapped(*t);
+}
+
 void ReadVarlen(Call& c) {
   ReadDense(c);
   ReadPages(c);
   c.args.cu_seqlens_q = Table(c.slots, kCuSeqlensQ, c.holder);
   c.args.cu_seqlens_kv = Table(c.slots, kCuSeqlensKv, c.holder);
   c.args.seqlens_kv = Table(c.slots, kSeqlensKv, c.holder);
+}
+
+void ReadRotary(Call& c) {
+  c.args.rotary_cos = Tensor(c.slots, kRotaryCos, c.holder);
+  c.args.rotary_sin = Tensor(c.slots, kRotarySin, c.holder);
+  c.args.rotary_seqlens = Table(c.slots, kRotarySeqlens, c.holder);
+  c.options.rotary = RotaryOf(c.slots);
 }
 
 void ReadCache(Call& c) {
@@ -72,18 +100,26 @@ void ReadCache(Call& c) {
   c.args.cache_batch_idx = Table(s, kCacheBatchIdx, c.holder);
   c.args.cu_seqlens_q = Table(s, kCuSeqlensQ, c.holder);
   c.args.cu_seqlens_new = Table(s, kCuSeqlensNew, c.holder);
-  c.args.rotary_cos = Tensor(s, kRotaryCos, c.holder);
-  c.args.rotary_sin = Tensor(s, kRotarySin, c.holder);
-  c.args.rotary_seqlens = Table(s, kRotarySeqlens, c.holder);
-  c.options.rotary = RotaryOf(s);
+  ReadRotary(c);
+}
+
+// Any keys: dense, packed, paged, or a cache that nothing is appended to.
+void ReadMap(Call& c) {
+  ReadVarlen(c);
+  c.args.cache_seqlens = Table(c.slots, kCacheSeqlens, c.holder);
+  c.args.cache_batch_idx = Table(c.slots, kCacheBatchIdx, c.holder);
+  ReadRotary(c);
 }
 
 void Read(const Signature& signature, Call& c) {
   c.args.q = *Tensor(c.slots, kQ, c.holder);
   if (&signature == &kDense) ReadDense(c);
+  if (&signature == &kHeadsFirst) ReadHeadsFirst(c);
   if (&signature == &kVarlen) ReadVarlen(c);
   if (&signature == &kCache) ReadCache(c);
+  if (&signature == &kProbabilities || &signature == &kDropoutMask) ReadMap(c);
   ReadOptions(c.slots, c.holder, c.args, c.options);
+  if (&signature == &kHeadsFirst && c.args.qv) c.args.qv = HeadsSwapped(*c.args.qv);
 }
 
 // out as q lies, with v's width; lse (B, H, S) or (H, T).
@@ -108,6 +144,7 @@ Problem Prepare(const Signature& signature, PyObject* const* args, Py_ssize_t co
   c.slots = Bind(signature, args, count, keywords);
   Read(signature, c);
   if (c.slots[kOut] != nullptr) c.args.out = ViewOf(c.slots[kOut], "out", Access::kWrite, c.holder);
+  if (&signature == &kHeadsFirst) c.args.out = HeadsSwapped(c.args.out);
   Problem p = ProblemOf(c.args, c.options);
   p.lse = BoolOf(c.slots[kReturnLse], "return_lse");
   if (c.slots[kOutDtype] != nullptr) {
@@ -129,9 +166,10 @@ PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t c
     std::optional<NewTensor> out, lse;
     const std::size_t rank = c.args.q.rank == 3 ? 3 : 4;
     if (slots[kOut] == nullptr) {
-      const auto shape = OutShape(c.args, p);
+      auto shape = OutShape(c.args, p);
+      if (&signature == &kHeadsFirst) std::swap(shape[1], shape[2]);
       out.emplace(slots[kQ], p.OutType(), std::span(shape).first(rank), "out", c.holder);
-      c.args.out = out->view();
+      c.args.out = &signature == &kHeadsFirst ? HeadsSwapped(out->view()) : out->view();
     }
     if (p.lse) {
       const auto shape = LseShape(c.args, p);
@@ -153,6 +191,9 @@ PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t c
 
 PyObject* Attention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Attend(kDense, args, count, keywords);
+}
+PyObject* AttentionHeadsFirst(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Attend(kHeadsFirst, args, count, keywords);
 }
 PyObject* VarlenAttention(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Attend(kVarlen, args, count, keywords);
@@ -180,11 +221,41 @@ PyObject* MergeStatesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
   });
 }
 
+// The (B, Hq, Sq, Skv) tensor that `make` fills, in the library of q.
+PyObject* MapOf(const Signature& signature, OwnedTensor (*make)(const AttentionArgs&, const AttentionOptions&),
+                PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return Guarded([&]() -> PyObject* {
+    Call c;
+    c.slots = Bind(signature, args, count, keywords);
+    Read(signature, c);
+    OwnedTensor map;
+    {
+      const WithoutGil without;
+      map = make(c.args, c.options);
+    }
+    const TensorView from = map.view();
+    NewTensor result(c.slots[kQ], from.dtype, std::span(from.shape).first(4), signature.name, c.holder);
+    const std::size_t bytes = static_cast<std::size_t>(from.Elements()) * SizeOf(from.dtype);
+    if (bytes > 0) std::memcpy(result.view().data, from.data, bytes);
+    return result.Finish().Release();
+  });
+}
+
+PyObject* ProbabilitiesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return MapOf(kProbabilities, AttentionProbabilities, args, count, keywords);
+}
+PyObject* DropoutMaskOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  return MapOf(kDropoutMask, DropoutMask, args, count, keywords);
+}
+
 PyMethodDef methods[] = {
     Fast(kDense.name, Attention, kAttentionDoc),
+    Fast(kHeadsFirst.name, AttentionHeadsFirst, kHeadsFirstDoc),
     Fast(kVarlen.name, VarlenAttention, kVarlenDoc),
     Fast(kCache.name, WithKvCache, kKvCacheDoc),
     Fast(kMerge.name, MergeStatesOf, kMergeDoc),
+    Fast(kProbabilities.name, ProbabilitiesOf, kProbabilitiesDoc),
+    Fast(kDropoutMask.name, DropoutMaskOf, kDropoutMaskDoc),
     {nullptr, nullptr, 0, nullptr},
 };
 

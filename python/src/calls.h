@@ -1,4 +1,4 @@
-// The calls that compute: attention, varlen_attention, with_kvcache, merge_states; attention_backward.
+// The calls that compute: attention, varlen_attention, with_kvcache, merge_states, the maps; attention_backward.
 #pragma once
 
 #include <Python.h>

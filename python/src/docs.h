@@ -3,10 +3,15 @@
 
 namespace regard::python {
 
-#define REGARD_OPTIONS                                                                                                \
+#define REGARD_MAP_OPTIONS                                                                                            \
   "scale=None, causal=False, window=(None, None), chunk=None, softcap=0.0, alibi_slopes=None, bias=None, mask=None, "         \
   "sink=None, qv=None, leftpad=None, q_offset=None, seqused_q=None, seqused_kv=None, q_descale=None, "                \
-  "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0, invariance='full', kernel=None"
+  "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0"
+#define REGARD_OPTIONS REGARD_MAP_OPTIONS ", invariance='full', kernel=None"
+#define REGARD_MAP                                                                                                    \
+  "(q, k, v, cu_seqlens_q=None, cu_seqlens_kv=None, *, block_table=None, seqlens_kv=None, kv_indptr=None, "           \
+  "kv_indices=None, kv_last_page_len=None, kv_layout='NHD', cache_seqlens=None, cache_batch_idx=None, "               \
+  "rotary_cos=None, rotary_sin=None, rotary='none', rotary_seqlens=None, " REGARD_MAP_OPTIONS ")\n--\n\n"
 #define REGARD_TAIL REGARD_OPTIONS ", out=None, out_dtype=None, return_lse=False"
 
 #define REGARD_TAIL_DOC                                                                                               \
@@ -37,6 +42,10 @@ inline constexpr char kAttentionDoc[] =
     "Exact attention over dense tensors.\n\n"
     "Shapes: q (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv); out (B, Sq, Hq, Dv), lse (B, Hq, Sq).\n"
     "Any strides with a contiguous last dim; Hq a multiple of Hkv; D and Dv from 1 to 512.\n\n" REGARD_TAIL_DOC;
+
+inline constexpr char kHeadsFirstDoc[] =
+    "attention_heads_first(q, k, v, *, " REGARD_TAIL ")\n--\n\n"
+    "attention for torch's order of dims: q, k, v, qv and out are (B, H, S, D). Everything else as attention.";
 
 inline constexpr char kVarlenDoc[] =
     "varlen_attention(q, k, v, cu_seqlens_q, cu_seqlens_kv=None, *, block_table=None, seqlens_kv=None, kv_indptr=None, "
@@ -78,6 +87,26 @@ inline constexpr char kBackwardDoc[] =
     "Returns regard.Gradients(dq, dk, dv, dbias, dsink), None for those not asked for, in the library of q.\n"
     "Raises regard.Error before anything is written. Caches, pages, fp8 and qv have no backward pass.";
 
+#define REGARD_MAP_DOC                                                                                                \
+  "Shapes and options: those of attention, varlen_attention (with cu_seqlens_q) or with_kvcache (with\n"              \
+  "cache_seqlens) that appends nothing; no kernel=, no results. Entries of queries and keys that no sequence has\n"   \
+  "are 0.\n"                                                                                                          \
+  "To look at small cases: computed in f64 by the reference.\n\n"                                                     \
+  "Raises regard.Error, also for a map of more than 256 MiB, before any work."
+
+inline constexpr char kProbabilitiesDoc[] =
+    "attention_probabilities" REGARD_MAP
+    "The softmax of a call before dropout: f32 (B, Hq, Sq, Skv), in the library of q.\n\n"
+    "A row sums to 1, to less where a sink takes its part, and to 0 where it sees no key.\n\n" REGARD_MAP_DOC;
+
+inline constexpr char kDropoutMaskDoc[] =
+    "dropout_mask" REGARD_MAP
+    "What dropout keeps in a call: bool (B, Hq, Sq, Skv), in the library of q. Causal bounds and masks change nothing.\n\n"
+    "out = sum over keys of probability * kept / (1 - dropout) * v.\n\n" REGARD_MAP_DOC;
+
+#undef REGARD_MAP
+#undef REGARD_MAP_DOC
+#undef REGARD_MAP_OPTIONS
 #undef REGARD_OPTIONS
 #undef REGARD_TAIL
 #undef REGARD_TAIL_DOC

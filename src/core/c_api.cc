@@ -120,6 +120,32 @@ regard_status Run(Call call, const regard_args* c_args, const regard_options* c_
   });
 }
 
+// A map of a call into the caller's tensor, which is looked at before anything is computed.
+regard_status WriteMap(regard::OwnedTensor (*make)(const regard::AttentionArgs&, const regard::AttentionOptions&),
+                       regard::DType dtype, const regard_args* c_args, const regard_options* c_options,
+                       const regard_tensor* c_map) noexcept {
+  return Guarded([&] {
+    regard::AttentionArgs args = regard::c_api::ToArgs(c_args, false);
+    const regard::AttentionOptions options = regard::c_api::ToOptions(c_options);
+    const regard::TensorView map = regard::c_api::ToView(c_map, "map");
+    args.lse.reset();
+    const regard::Problem p = regard::ProblemOf(args, options);
+    const regard::TensorView expected =
+        regard::TensorView::Contiguous(map.data, dtype, {p.batch, p.heads_q, p.seq_q, p.seq_kv});
+    bool fits = map.rank == 4 && map.dtype == dtype && map.device == expected.device;
+    std::int64_t stride = 1;
+    for (std::size_t d = 4; fits && d-- > 0;) {
+      fits = map.shape[d] == expected.shape[d] && (map.shape[d] <= 1 || map.stride[d] == stride);
+      stride *= map.shape[d];
+    }
+    if (!fits) throw Error("map", map.Describe(), "row-major " + expected.Describe());
+    if (map.data == nullptr && map.Elements() > 0) throw Error("map.data", "null", "memory for the result");
+    const regard::OwnedTensor made = make(args, options);
+    const auto bytes = static_cast<std::size_t>(map.Elements()) * regard::SizeOf(dtype);
+    if (bytes > 0) std::memcpy(map.data, made.view().data, bytes);
+  });
+}
+
 }  // namespace
 
 extern "C" {
@@ -190,6 +216,15 @@ regard_status regard_merge_states(const regard_tensor* o_a, const regard_tensor*
     regard::MergeStates(ToView(o_a, "o_a"), ToView(lse_a, "lse_a"), ToView(o_b, "o_b"), ToView(lse_b, "lse_b"),
                         ToView(out, "out"), ToView(lse_out, "lse_out"));
   });
+}
+
+regard_status regard_attention_probabilities(const regard_args* args, const regard_options* options,
+                                             const regard_tensor* map) {
+  return WriteMap(&regard::AttentionProbabilities, regard::DType::kF32, args, options, map);
+}
+
+regard_status regard_dropout_mask(const regard_args* args, const regard_options* options, const regard_tensor* map) {
+  return WriteMap(&regard::DropoutMask, regard::DType::kBool, args, options, map);
 }
 
 regard_status regard_problem_parse(const char* problem, char* buffer, size_t buffer_bytes, size_t* needed) {

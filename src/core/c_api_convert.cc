@@ -95,15 +95,17 @@ TensorView ToView(const regard_tensor* tensor, const char* field) {
   return view;
 }
 
-AttentionArgs ToArgs(const regard_args* args) {
+AttentionArgs ToArgs(const regard_args* args, bool needs_out) {
   if (args == nullptr) throw Error("args", "null", "a regard_args");
   const regard_args c = ReadSized(args, "args");
   AttentionArgs a;
   a.q = ToView(c.q, "q");
   a.k = ToView(c.k, "k");
   a.v = ToView(c.v, "v");
-  a.out = ToView(c.out, "out");
-  if (a.out.data == nullptr && a.out.Elements() > 0) throw Error("out.data", "null", "memory for the result");
+  if (needs_out || c.out != nullptr) a.out = ToView(c.out, "out");
+  if (needs_out && a.out.data == nullptr && a.out.Elements() > 0) {
+    throw Error("out.data", "null", "memory for the result");
+  }
   Maybe("lse", c.lse, &a.lse);
   Maybe("qv", c.qv, &a.qv);
   Maybe("cu_seqlens_q", c.cu_seqlens_q, &a.cu_seqlens_q);

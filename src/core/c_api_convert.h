@@ -8,7 +8,7 @@ namespace regard::c_api {
 
 // Each throws Error naming the C field. None allocates unless it throws (ToChoice apart).
 TensorView ToView(const regard_tensor* tensor, const char* field);  // null is an error
-AttentionArgs ToArgs(const regard_args* args);
+AttentionArgs ToArgs(const regard_args* args, bool needs_out = true);
 BackwardArgs ToBackwardArgs(const regard_backward_args* args);
 AttentionOptions ToOptions(const regard_options* options);  // null: defaults
 // Comma-separated patterns; null: none.

@@ -106,6 +106,19 @@ TEST(Explain, SaysThatNothingIsGainedByLessInvariance) {
   EXPECT_NE(ExplainText(p, Faked(), nullptr, s).find("invariance none (no kernel gains from it"), std::string::npos);
 }
 
+TEST(Explain, TheEstimateCountsDropout) {
+  for (const char* text : {"prefill sq=256 skv=256 d=64 dtype=f32", "backward sq=256 skv=256 d=64 dtype=bf16"}) {
+    DeviceCaps caps = Faked();
+    for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+      if (isa != Isa::kScalar) caps.isas.push_back(isa);
+      const Cost without = Select(ParseProblem(text), caps, {}).cost;
+      const Cost with = Select(ParseProblem(std::string(text) + " dropout=0.1"), caps, {}).cost;
+      EXPECT_GT(with.seconds, 1.02 * without.seconds) << text << " " << Name(isa);
+      EXPECT_EQ(with.flops, without.flops) << "flops are those of the products";
+    }
+  }
+}
+
 TEST(Explain, JsonParsesWhateverTheDeviceIsCalled) {
   for (const char* text : {"decode sq=1 skv=3000 page=16", "prefill b=0 sq=0 skv=0", "mixed b=2 qlens=1,64 lens=64,64 varlen"}) {
     const Problem p = ParseProblem(text);

@@ -505,6 +505,70 @@ static void test_merge_with_the_identity_changes_nothing(void) {
   EXPECT_TEXT(regard_last_error_field(), "lse_a");
 }
 
+static void test_maps_agree_with_a_hand_loop_and_with_each_other(void) {
+  static float probabilities[HQ * S * S];
+  static bool kept[HQ * S * S];
+  Call c;
+  Init(&c);
+  c.options.dropout = 0.5;
+  c.args.dropout_seed = 7;
+  c.args.out = NULL;
+  const regard_tensor p = View(probabilities, REGARD_F32, 4, 1, HQ, S, S), m = View(kept, REGARD_BOOL, 4, 1, HQ, S, S);
+  EXPECT(regard_attention_probabilities(&c.args, &c.options, &p) == REGARD_OK);
+  EXPECT(regard_dropout_mask(&c.args, &c.options, &m) == REGARD_OK);
+  double miss = 0, hand[S];
+  for (int h = 0; h < HQ; ++h) {
+    for (int i = 0; i < S; ++i) {
+      HandSoftmax(&c, h, i, i + 1, 1 / sqrt(D), hand);
+      for (int j = 0; j < S; ++j) {
+        miss = fmax(miss, fabs((j <= i ? hand[j] : 0) - probabilities[(h * S + i) * S + j]));
+      }
+    }
+  }
+  EXPECT(miss < 1e-6);
+  c.args.out = &c.tout;
+  EXPECT(regard_attention(&c.args, &c.options, NULL) == REGARD_OK);
+  miss = 0;
+  int drops = 0;
+  for (int n = 0; n < HQ * S * S; ++n) drops += !kept[n];
+  for (int h = 0; h < HQ; ++h) {
+    for (int i = 0; i < S; ++i) {
+      for (int e = 0; e < DV; ++e) {
+        double o = 0;
+        for (int j = 0; j < S; ++j) {
+          const int n = (h * S + i) * S + j;
+          if (kept[n]) o += 2 * probabilities[n] * c.v[(j * HKV + h / (HQ / HKV)) * DV + e];
+        }
+        miss = fmax(miss, fabs(o - c.out[(i * HQ + h) * DV + e]));
+      }
+    }
+  }
+  EXPECT(miss < 1e-5);
+  EXPECT(drops > HQ * S * S / 3 && drops < 2 * HQ * S * S / 3);
+}
+
+static void test_a_map_of_another_shape_or_type_is_refused_unwritten(void) {
+  static float memory[HQ * S * S];
+  Call c;
+  Init(&c);
+  const regard_tensor narrow = View(memory, REGARD_F32, 4, 1, HQ, S, S - 1);
+  const regard_tensor fits = View(memory, REGARD_F32, 4, 1, HQ, S, S);
+  EXPECT(regard_attention_probabilities(&c.args, &c.options, &narrow) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "map");
+  EXPECT(regard_dropout_mask(&c.args, &c.options, &fits) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "map");
+  EXPECT(regard_dropout_mask(&c.args, &c.options, NULL) == REGARD_INVALID_ARGUMENT);
+  regard_tensor turned = fits;
+  turned.stride[2] = 1;
+  turned.stride[3] = S;
+  EXPECT(regard_attention_probabilities(&c.args, &c.options, &turned) == REGARD_INVALID_ARGUMENT);
+  regard_tensor nowhere = fits;
+  nowhere.data = NULL;
+  EXPECT(regard_attention_probabilities(&c.args, &c.options, &nowhere) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "map.data");
+  for (int n = 0; n < HQ * S * S; ++n) EXPECT(memory[n] == 0);
+}
+
 static void test_tensor_contiguous_checks_its_arguments(void) {
   float x[6];
   const int64_t shape[2] = {2, 3}, negative[2] = {2, -3}, huge[2] = {INT64_MAX, 4};
@@ -549,6 +613,8 @@ int main(void) {
   RUN(test_a_backward_plan_is_launched_by_its_own_function);
   RUN(test_backward_errors_name_their_field_and_write_nothing);
   RUN(test_merge_with_the_identity_changes_nothing);
+  RUN(test_maps_agree_with_a_hand_loop_and_with_each_other);
+  RUN(test_a_map_of_another_shape_or_type_is_refused_unwritten);
   RUN(test_tensor_contiguous_checks_its_arguments);
   RUN(test_kernel_table_ends_with_the_reference);
   return g_failures == 0 ? 0 : 1;

@@ -49,14 +49,11 @@ def test_philox_gives_the_published_vectors():
 
 @pytest.mark.parametrize("p", [0.0, 0.17, 0.5, 1.0])
 @pytest.mark.parametrize("rows, keys", [(5, 9), (9, 5), (1, 4)])
-def test_the_keep_mask_of_the_adapter_is_that_of_semantics(rows, keys, p):
+def test_the_keep_mask_is_that_of_semantics(rows, keys, p):
     seed, offset = 0xFEDCBA9876543210, 0x123456789ABCDEF0
-    mask = _dropout.keep_mask(rows, keys, 1, 3, p, seed, offset, keys - rows)
-    expected = [
-        [[keep(1, h, i, j, heads=3, rows=rows, keys=keys, p=p, seed=seed, offset=offset) for j in range(keys)]
-         for i in range(rows)] for h in range(3)
-    ]
-    assert torch.equal(mask, torch.tensor(expected))
+    q, k = randn(2, rows, 3, 8), randn(2, keys, 3, 8)
+    mask = regard.dropout_mask(q, k, k, dropout=p, seed=seed, offset=offset)
+    assert torch.equal(mask, keep_tensor(2, 3, rows, keys, p, (seed, offset)))
 
 
 @pytest.mark.parametrize("causal, p", [(False, 0.3), (True, 0.3), (True, 0.8)])
@@ -109,13 +106,6 @@ def test_manual_seed_repeats_two_calls_differ_and_the_generator_moves_on():
     assert torch.equal(untouched, torch.rand(1))
 
 
-def test_the_share_of_kept_entries_is_one_minus_p():
-    for p in (0.1, 0.5, 0.9):
-        mask = _dropout.keep_mask(200, 301, 2, 4, p, 1234, 0, 0)
-        n = mask.numel()
-        assert abs(mask.double().mean() - (1 - p)) < 5 * (p * (1 - p) / n) ** 0.5
-
-
 def test_p_of_one_gives_zero_output_and_gradients():
     q, k, v = (randn(1, 4, 2, 8, grad=True, seed=s) for s in (1, 2, 3))
     out = fa.flash_attn_func(q, k, v, dropout_p=1.0)
@@ -161,6 +151,33 @@ def test_s_dmask_of_packed_sequences():
     with pytest.raises(regard.Error) as caught:
         fa.flash_attn_varlen_func(q, k, v, cu_q, cu_k, 0, 0, dropout_p=0.4, return_attn_probs=True)
     assert "max_seqlen" in caught.value.field
+
+
+def test_s_dmask_of_pages_is_that_of_the_same_keys_in_a_row():
+    q, k, v = randn(5, 2, 8, seed=1), randn(12, 2, 8, seed=2), randn(12, 2, 8, seed=3)
+    cu_q, cu_k = cumulative([2, 3]), cumulative([7, 4])
+    table = torch.tensor([[2, 0], [1, 0]], dtype=torch.int32)
+    pages = [torch.zeros(3, 4, 2, 8) for _ in range(2)]
+    for pool, rows in zip(pages, (k, v)):
+        pool[2], pool[0, :3], pool[1] = rows[:4], rows[4:7], rows[7:11]
+    torch.manual_seed(5)
+    *_, packed_probs = fa.flash_attn_varlen_func(
+        q, k[:11], v[:11], cu_q, cu_k, 3, 7, dropout_p=0.4, causal=True, return_attn_probs=True)
+    torch.manual_seed(5)
+    *_, paged_probs = fa.flash_attn_varlen_func(
+        q, *pages, cu_q, cu_k, 3, 7, dropout_p=0.4, causal=True, return_attn_probs=True, block_table=table)
+    assert torch.equal(packed_probs, paged_probs)
+    assert torch.equal(torch.signbit(packed_probs), torch.signbit(paged_probs))
+
+
+def test_s_dmask_counts_keys_behind_the_left_padding():
+    q, k, v = randn(3, 2, 8, seed=1), randn(9, 2, 8, seed=2), randn(9, 2, 8, seed=3)
+    padded = interface._flash_attn_varlen_forward(
+        q, k, v, cumulative([3]), cumulative([9]), 3, 9, 0.4, 0.3, True, return_softmax=True,
+        leftpad_k=torch.tensor([4], dtype=torch.int32))[2]
+    plain = interface._flash_attn_varlen_forward(
+        q, k[4:], v[4:], cumulative([3]), cumulative([5]), 3, 5, 0.4, 0.3, True, return_softmax=True)[2]
+    assert torch.allclose(padded.abs(), plain.abs(), atol=1e-6)
 
 
 def test_s_dmask_is_empty_unless_there_is_dropout_and_it_was_asked_for():

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import regard  # noqa: E402
 import regard.torch as rt  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch_support import GRAD_BOUND, OUT_BOUND, plain_attention, qkv, starts, worst  # noqa: E402
 
 CASES: dict[str, dict[str, Any]] = {
@@ -268,3 +270,54 @@ def test_kv_cache_is_appended_in_place_and_the_result_needs_no_gradient() -> Non
     for b, n in enumerate((7, 3)):
         want, _ = plain_attention(q[b:b + 1], k_cache[b:b + 1, :n], v_cache[b:b + 1, :n], causal=True)
         assert worst(out[b:b + 1], want) < OUT_BOUND[torch.float32]
+
+
+def _every_gradient() -> tuple[tuple[Any, ...], Callable[..., Any]]:
+    q, k, v = qkv(2, 7, 9, 4, 2, 16, grad=True)
+    inputs = (q, k, v, torch.randn(9, 7, requires_grad=True), torch.randn(4, requires_grad=True))
+
+    def call(q: Any, k: Any, v: Any, bias: Any, sink: Any) -> Any:
+        return rt.attention(q, k, v, bias=bias.t()[None, None], sink=sink, causal=True, window=(5, None), dropout=0.3,
+                            seed=1, offset=2, alibi_slopes=torch.tensor([0.1, 0.2, 0.3, 0.4]), return_lse=True)
+
+    return inputs, call
+
+
+def test_eager_calls_have_the_bits_of_the_ops() -> None:
+    class Watcher(TorchDispatchMode):
+        def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return op(*args, **(kwargs or {}))
+
+    inputs, call = _every_gradient()
+    direct = call(*inputs)
+    towards = tuple(torch.randn_like(t) for t in direct)
+    gradients = torch.autograd.grad(direct, inputs, towards)
+    with Watcher():
+        watched = call(*inputs)
+        others = torch.autograd.grad(watched, inputs, towards)
+    assert direct[0].grad_fn.name() != watched[0].grad_fn.name()
+    assert all(torch.equal(a, b) for a, b in zip((*direct, *gradients), (*watched, *others)))
+
+
+def test_a_batch_of_gradients_gives_what_each_gives_alone() -> None:
+    inputs, call = _every_gradient()
+    towards = torch.randn(3, 2, 7, 4, 16)
+    together = torch.autograd.grad(call(*inputs)[0], inputs, towards, is_grads_batched=True)
+    for n, one in enumerate(towards):
+        for got, want in zip(together, torch.autograd.grad(call(*inputs)[0], inputs, one)):
+            assert torch.allclose(got[n], want, atol=1e-6)
+
+
+def test_saved_tensors_pass_through_hooks_and_their_versions_are_checked() -> None:
+    inputs, call = _every_gradient()
+    packed: list[Any] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: packed.append(t) or t.clone(), lambda t: t):
+        out = call(*inputs)[0]
+    assert len(packed) >= 8
+    for got, want in zip(torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(call(*inputs)[0].sum(), inputs)):
+        assert torch.equal(got, want)
+    scaled = inputs[0] * 1
+    out = call(scaled, *inputs[1:])[0]
+    scaled.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 import regard  # noqa: E402
 import regard.torch as rt  # noqa: E402
+from regard.torch import _ops  # noqa: E402
 from regard.torch._options import pack  # noqa: E402
 from torch_support import plain_attention, qkv, starts, worst  # noqa: E402
 
@@ -63,6 +64,10 @@ def test_opcheck_passes(name: str) -> None:
     op, args = OPCHECKS[name]
     report = torch.library.opcheck(op.default, args())
     assert set(report.values()) == {"SUCCESS"}, report
+
+
+def test_every_custom_op_is_among_the_opchecks() -> None:
+    assert {op.default.name() for op, _ in OPCHECKS.values()} == {f"regard::{name}" for name in _ops.SCHEMAS}
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
@@ -315,3 +320,12 @@ def test_training_steps_give_the_weights_that_the_formula_gives() -> None:
             loss.backward()
             optimizer.step()
     assert worst(*weights) < 1e-3
+
+
+def test_compiled_autograd_traces_the_backward_of_an_eager_call() -> None:
+    q, k, v = qkv(1, 8, 8, 2, 2, 16, grad=True)
+    expected = torch.autograd.grad(rt.attention(q, k, v, causal=True).sum(), (q, k, v))
+    torch._dynamo.reset()
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        rt.attention(q, k, v, causal=True).sum().backward()
+    assert all(torch.equal(t.grad, e) for t, e in zip((q, k, v), expected))

@@ -13,6 +13,8 @@ assert_type(regard.attention(q, q, q, causal=True, window=(3, None)), Array)
 assert_type(regard.attention(q, q, q, return_lse=True), tuple[Array, Array])
 assert_type(regard.varlen_attention(q, q, q, [0, 2], [0, 2], kv_layout="HND"), Array)
 assert_type(regard.with_kvcache(q, q, q, cache_seqlens=[1], rotary="half"), Array)
+assert_type(regard.attention_probabilities(q, q, q, causal=True), Array)
+assert_type(regard.dropout_mask(q, q, q, [0, 1], cache_seqlens=[1], seed=3), Array)
 assert_type(regard.merge_states(q, q[..., 0], q, q[..., 0]), tuple[Array, Array])
 assert_type(regard.attention_backward(q, q, q, q, q, q[..., 0], dbias=True), regard.Gradients)
 assert_type(regard.explain("decode skv=64").rejected[0].reason, str)
@@ -28,6 +30,7 @@ with regard.backends("cpu", exclude=["reference"]):
 
 regard.attention(q, q, q, causl=True)  # wrong
 regard.attention(3, q, q)  # wrong
+regard.dropout_mask(q, q, q, kernel="reference")  # wrong
 regard.attention(q, q)  # wrong
 regard.attention(q, q, q, window=3)  # wrong
 regard.with_kvcache(q, q, q)  # wrong

@@ -17,7 +17,7 @@ from regard import Error
 from regard.flash_attn._dialect import COMMON_NAMES, maybe_contiguous, renamed
 
 __all__ = [
-    "AutogradFunction", "Call", "backward", "forward", "gradients", "needs_grad", "once_differentiable", "packed",
+    "AutogradFunction", "Call", "backward", "forward", "gradients", "maps", "needs_grad", "once_differentiable", "packed",
     "save", "unpacked_lse",
 ]
 
@@ -82,25 +82,40 @@ def _forward(
     q: Tensor, k: Tensor, v: Tensor, call: Call, return_lse: bool, **extra: Any
 ) -> tuple[Tensor, Any]:
     if call.cu_seqlens_q is None and call.cu_seqlens_kv is None and not call.paged:
-        result: Any = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
-        return result if return_lse else (result, None)
+        dense: Any = regard.attention(q, k, v, **call.options, **extra, return_lse=return_lse)
+        return dense if return_lse else (dense, None)
     dense_q = call.cu_seqlens_q is None
-    flat_q, cu_q = packed(q, call.cu_seqlens_q)
-    cu_kv = None
-    if not call.paged:
-        k, cu_kv = packed(k, call.cu_seqlens_kv)
-        v, _ = packed(v, call.cu_seqlens_kv)
-    options = call.options
-    if dense_q and options.get("qv") is not None:
-        options = {**options, "qv": options["qv"].flatten(0, 1)}
     target = extra.pop("out", None) if dense_q else None
-    result = regard.varlen_attention(flat_q, k, v, cu_q, cu_kv, **call.paged, **options, **extra, return_lse=return_lse)
+    (flat_q, k, v, cu_q, cu_kv), options = _packed_call(q, k, v, call)
+    result: Any = regard.varlen_attention(flat_q, k, v, cu_q, cu_kv, return_lse=return_lse, **options, **extra)
     out, lse = result if return_lse else (result, None)
     if not dense_q:
         return out, lse
     out = out.reshape(*q.shape[:2], *out.shape[1:])
     out = out if target is None else target.copy_(out)
     return out, None if lse is None else unpacked_lse(lse, *q.shape[:2])
+
+
+def _packed_call(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments of a call whose q or keys are packed, or whose keys are paged."""
+    flat_q, cu_q = packed(q, call.cu_seqlens_q)
+    cu_kv = None
+    if not call.paged:
+        k, cu_kv = packed(k, call.cu_seqlens_kv)
+        v, _ = packed(v, call.cu_seqlens_kv)
+    options = {**call.options, **call.paged}
+    if call.cu_seqlens_q is None and options.get("qv") is not None:
+        options["qv"] = options["qv"].flatten(0, 1)
+    return [flat_q, k, v, cu_q, cu_kv], options
+
+
+def maps(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+    """The softmax before dropout, f32, and what dropout keeps, bool: (B, Hq, Sq, Skv) of the longest lengths."""
+    tensors, options = _packed_call(q, k, v, call) if call.is_packed else ([q, k, v], call.options)
+    try:
+        return regard.attention_probabilities(*tensors, **options), regard.dropout_mask(*tensors, **options)
+    except Error as error:
+        raise renamed(error, call.names) from None
 
 
 def backward(

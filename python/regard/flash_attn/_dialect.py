@@ -65,7 +65,7 @@ def mask_options(
 COMMON_NAMES = {
     "scale": "softmax_scale", "window": "window_size", "dropout": "dropout_p", "cu_seqlens_kv": "cu_seqlens_k",
     "seqused_kv": "seqused_k", "seqlens_kv": "cu_seqlens_k", "leftpad": "leftpad_k", "chunk": "attention_chunk",
-    "sink": "s_aux", "cu_seqlens_new": "cu_seqlens_k_new",
+    "sink": "s_aux", "cu_seqlens_new": "cu_seqlens_k_new", "probabilities": "return_attn_probs",
 }
 CACHE_NAMES = COMMON_NAMES | {
     "k": "k_cache", "v": "v_cache", "k_new": "k", "v_new": "v", "leftpad": "cache_leftpad",

@@ -66,27 +66,24 @@ class Fa2Call:
             options["alibi_slopes"], seqlens_k=self.lengths_k(q, k), leftpad=options.get("leftpad"), **rows
         )
 
-    def probabilities(self, q: Tensor, k: Tensor, lse: Tensor) -> Tensor:
-        """S_dmask: (B, Hq, longest_q, longest_k rounded up to 128), in q's type; lse as regard gives it."""
-        call = self.call
-        lens_k = self.lengths_k(q, k).tolist()
-        cu_q = None if call.cu_seqlens_q is None else call.cu_seqlens_q.tolist()
-        cu_k = None if call.cu_seqlens_kv is None else call.cu_seqlens_kv.tolist()
-        pads = call.options.get("leftpad")
+    def probabilities(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """S_dmask: (B, Hq, longest_q, longest_k, each rounded up to 128), in q's type; negative where dropped.
+
+        Keys count from the first one behind leftpad, as flash-attn's do.
+        """
+        probs, kept = _call.maps(q, k, v, self.call)
+        signed = torch.where(kept, probs, -probs)
+        cu_q = self.call.cu_seqlens_q
+        lengths_q = [q.shape[1]] * q.shape[0] if cu_q is None else cu_q.diff().tolist()
+        pads = self.call.options.get("leftpad")
         rows, keys = (_dialect.round_multiple(n, 128) for n in (self.longest_q, self.longest_k))
-        result = torch.zeros((len(lens_k), q.shape[-2], rows, keys), dtype=q.dtype)
-        for b, length in enumerate(lens_k):
-            pad = 0 if pads is None else int(pads[b])
-            q_b = q[b] if cu_q is None else q[cu_q[b] : cu_q[b + 1]]
-            lse_b = lse[b] if cu_q is None else lse[:, cu_q[b] : cu_q[b + 1]]
-            k_b = k[b] if cu_k is None else k[cu_k[b] : cu_k[b + 1]]
-            if q_b.shape[0] > rows or length - pad > keys:
-                raise Error(
-                    "max_seqlen_q, max_seqlen_k", f"({self.longest_q}, {self.longest_k})",
-                    f"at least the lengths of sequence {b}, ({q_b.shape[0]}, {length})",
-                )
-            probs = _dropout.signed_probabilities(q_b, k_b[pad:length], lse_b, b, call.options)
-            result[b, :, : probs.shape[1], : probs.shape[2]] = probs
+        result = torch.zeros((*probs.shape[:2], rows, keys), dtype=q.dtype)
+        for b, (n, end) in enumerate(zip(lengths_q, self.lengths_k(q, k).tolist())):
+            begin = 0 if pads is None else int(pads[b])
+            if n > rows or end - begin > keys:
+                raise Error("max_seqlen_q, max_seqlen_k", f"({self.longest_q}, {self.longest_k})",
+                            f"at least the lengths of sequence {b}, ({n}, {end})")
+            result[b, :, :n, : end - begin] = signed[b, :, :n, begin:end]
         return result
 
 
@@ -149,13 +146,11 @@ def run(
     """out, regard's lse, S_dmask (shape (0,) unless return_softmax and there is dropout)."""
     wants_probabilities = return_softmax and "dropout" in call.call.options
     if wants_probabilities:
-        if call.call.paged:
-            raise Error("return_attn_probs", "True", "False where k and v are paged")
         batch = q.shape[0] if call.call.cu_seqlens_q is None else call.call.cu_seqlens_q.shape[0] - 1
         _dropout.check_size(batch, q.shape[-2], call.longest_q, call.longest_k)
     q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
     out, lse = _call.forward(q, k, v, call.call, return_lse=True)
-    probabilities = call.probabilities(q, k, lse) if wants_probabilities else q.new_empty(0)
+    probabilities = call.probabilities(q, k, v) if wants_probabilities else q.new_empty(0)
     return out, lse, probabilities
 
 

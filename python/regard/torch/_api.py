@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
-from . import _call, _ops
+from . import _autograd, _call, _ops
 from ._error import error
-from ._mode import autocast_type, cast, is_direct
+from ._mode import autocast_type, cast, is_direct, is_recordable, plain
 from ._options import Options, pack, plain_call
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
     Not differentiable: inputs that require grad are taken as they are, and the result does not require grad. Under
     autocast q, k_new and v_new are cast to the cache's type. Shapes, returns and errors as `regard.with_kvcache`.
     """
-    q, k_cache, v_cache = q.detach(), k_cache.detach(), v_cache.detach()
-    k_new, v_new = (None if t is None else t.detach() for t in (k_new, v_new))
+    q, k_cache, v_cache = plain(q), plain(k_cache), plain(v_cache)
+    k_new, v_new = None if k_new is None else plain(k_new), None if v_new is None else plain(v_new)
     if autocast_type() is not None:
         dtype = k_cache.dtype if k_cache.dtype.itemsize > 1 else None
         q, k_new, v_new = cast(q, dtype), *(None if t is None else cast(t, dtype) for t in (k_new, v_new))
     cache = (k_new, v_new, cache_seqlens, cache_batch_idx, block_table, kv_indptr, kv_indices, kv_last_page_len,
              kv_layout, cu_seqlens_q, cu_seqlens_new, rotary_cos, rotary_sin, rotary, rotary_seqlens)
-    if is_direct((q, k_cache, v_cache, *options.values())):
+    if is_direct(q, k_cache, v_cache, options):
         result, lse = _call.with_kvcache(q, k_cache, v_cache, dict(zip(_ops.CACHE_NAMES, cache)), plain_call(options),
                                          out_dtype, out, return_lse)
     else:
@@ -107,8 +107,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, opti
     autocast = autocast_type()
     if autocast is not None:
         q, k, v = (cast(t, autocast) for t in (q, k, v))
-    if is_direct((q, k, v, *options.values())):
+    if is_direct(q, k, v, options):
         result, lse = _call.forward(q, k, v, plain_call(options), out_dtype, packed, out, return_lse)
+    elif out is None and not _has_pages(packed) and is_recordable(q, k, v, options, ("bias", "sink")):
+        result, lse = _autograd.record(q, k, v, plain_call(options), packed, out_dtype)
     else:
         _on_cpu(q)
         if packed is None:
@@ -118,6 +120,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, opti
         if out is not None:
             result, lse = out.copy_(result.detach()), lse.detach()
     return (result, lse) if return_lse else result
+
+
+def _has_pages(packed: dict[str, Any] | None) -> bool:
+    return packed is not None and (packed["block_table"] is not None or packed["kv_indptr"] is not None)
 
 
 def _on_cpu(q: Tensor) -> None:

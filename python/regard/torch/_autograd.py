@@ -14,10 +14,10 @@ from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
-from . import _ops
+from . import _call, _ops
 from ._error import error
-from ._mode import inside_func
-from ._options import COUNT, NAMES, TENSORS
+from ._mode import inside_func, is_batch_of_gradients, is_direct
+from ._options import COUNT, NAMES, TENSORS, pack
 
 _BIAS, _SINK = NAMES.index("bias"), NAMES.index("sink")
 _NO_GRADIENT = ("alibi_slopes", "qv", "q_descale", "k_descale", "v_descale")
@@ -114,6 +114,51 @@ def _record(*args: Any) -> Any:
 def _refuse_tangents(name: str, args: tuple[Any, ...]) -> None:
     if any(isinstance(t, Tensor) and forward_ad.unpack_dual(t).tangent is not None for t in args):
         raise error(name, "an input with a tangent", "reverse mode only: attention has no forward-mode derivative here")
+
+
+class _Eager(torch.autograd.Function):
+    """The node of eager calls that nothing of torch watches: the same gradients without the dispatcher in between."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sink: Tensor | None,
+                call: dict[str, Any], packed: dict[str, Any] | None, out_dtype: torch.dtype | None) -> Any:
+        out, lse = _call.forward(q.detach(), k.detach(), v.detach(),
+                                 {name: t.detach() if isinstance(t, Tensor) else t for name, t in call.items()},
+                                 out_dtype, packed)
+        tensors = {name: t for name, t in call.items() if isinstance(t, Tensor)}
+        cu_q, cu_kv = (packed["cu_seqlens_q"], packed["cu_seqlens_kv"]) if packed else (None, None)
+        ctx.save_for_backward(q, k, v, out, lse, cu_q, cu_kv, *tensors.values())
+        ctx.names = tuple(tensors)
+        ctx.call = {name: value for name, value in call.items() if name not in tensors}
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        dout, dlse = grads
+        if dout is None and dlse is None:
+            return (None,) * 8
+        q, k, v, out, lse, cu_q, cu_kv, *tensors = ctx.saved_tensors
+        call = {**ctx.call, **dict(zip(ctx.names, tensors))}
+        wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[4]
+        if (not torch.is_grad_enabled() and is_direct(q, k, v, {"dout": dout, "dlse": dlse, **call})
+                and not any(t is not None and is_batch_of_gradients(t) for t in grads)):
+            call = {name: t.detach() if isinstance(t, Tensor) else t for name, t in call.items()}
+            got = _call.backward(dout, dlse, q.detach(), k.detach(), v.detach(), out.detach(), lse.detach(), cu_q,
+                                 cu_kv, call, *wanted)
+        else:
+            got = torch.ops.regard.attention_backward(dout, dlse, q, k, v, out, lse, cu_q, cu_kv, *pack(**call),
+                                                      *wanted)
+        dq, dk, dv, dbias, dsink = got
+        return (dq, dk, dv, dbias.to(call["bias"].dtype) if wanted[0] else None,
+                dsink.to(call["sink"].dtype) if wanted[1] else None, None, None, None)
+
+
+def record(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any], packed: dict[str, Any] | None,
+           out_dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """(out, lse) of a call as `_call.forward` takes it, differentiable; for `is_recordable` calls without pages."""
+    apply: Callable[..., tuple[Tensor, Tensor]] = getattr(_Eager, "apply")
+    return apply(q, k, v, call.get("bias"), call.get("sink"), call, packed, out_dtype)
 
 
 class _Rule(NamedTuple):

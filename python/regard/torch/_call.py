@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import regard
+from regard import _core
 
 from . import _backends, _log
 from ._options import rows
@@ -59,12 +60,21 @@ def new_out(q: Tensor, v: Tensor, out_dtype: torch.dtype | None) -> Tensor:
     return empty_in_order_of(q, (*q.shape[:-1], v.shape[-1]), dtype)
 
 
+def _out_in_order(q: Tensor, v: Tensor, out_dtype: torch.dtype | None, call: dict[str, Any]) -> Tensor | None:
+    """`new_out`; None where the library makes the same by itself, which is quicker."""
+    if not q.is_contiguous():
+        return new_out(q, v, out_dtype)
+    if out_dtype is not None:
+        call["out_dtype"] = out_dtype
+    return None
+
+
 def forward(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any], out_dtype: torch.dtype | None,
             packed: dict[str, Any] | None = None, out: Tensor | None = None,
             want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
     """Dense attention, or with `packed` (its cu_seqlens, tables and layout) the varlen one: (out, lse or None)."""
     if out is None:
-        out = new_out(q, v, out_dtype)
+        out = _out_in_order(q, v, out_dtype, call)
     q, k, v = rows(q), rows(k), rows(v)
     function: Callable[..., Any] = regard.attention
     if packed is not None:
@@ -75,15 +85,24 @@ def forward(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any], out_dtype: to
     return result if want_lse else (result, None)
 
 
+def forward_heads_first(q: Tensor, k: Tensor, v: Tensor, call: dict[str, Any]) -> Tensor:
+    """Out of a dense call on (B, H, S, D) tensors, for calls that are not logged and name no kernel."""
+    out = None if q.is_contiguous() else new_out(q, v, None)
+    _spread_offset(call, q, None)
+    result: Tensor = _core.attention_heads_first(rows(q), rows(k), rows(v), out=out, **call)
+    return result
+
+
 def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, cache: dict[str, Any], call: dict[str, Any],
                  out_dtype: torch.dtype | None, out: Tensor | None = None,
                  want_lse: bool = True) -> tuple[Tensor, Tensor | None]:
     """Append where `cache` has k_new, then attend: (out, lse or None). Writes k_cache and v_cache in place."""
     if out is None:
-        out = new_out(q, v_cache, out_dtype)
+        out = _out_in_order(q, v_cache, out_dtype, call)
     q = rows(q)
-    call.update((name, rows(value) if isinstance(value, Tensor) else value)
-                for name, value in cache.items() if value is not None)
+    for name, value in cache.items():
+        if value is not None:
+            call[name] = rows(value) if isinstance(value, Tensor) else value
     _spread_offset(call, q, call.get("cu_seqlens_q"))
     result = _run(regard.with_kvcache, q, k_cache, v_cache, out=out, return_lse=want_lse, **call)
     return result if want_lse else (result, None)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.bias import CausalBias, CausalVariant
 
-from . import _backends
+from . import _backends, _call, _log
 from ._api import attention
 from ._error import error
-from ._options import Options
+from ._mode import autocast_type, is_direct
+from ._options import Options, plain_call
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
@@ -39,12 +40,17 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         bottom_right = False
         if attn_mask is not None and is_causal:
             raise error("is_causal", True, "False where attn_mask is given")
-    lead = _leading(query, key, value)
-    heads = _heads(query, key, value, enable_gqa)
-    q, k, v = (_four_dims(t, lead, h) for t, h in zip((query, key, value), heads))
+    plain = _is_plain(query.shape, key.shape, value.shape, enable_gqa)
+    if plain:
+        q, k, v = query, key, value
+        lead, heads = tuple(query.shape[:1]), query.shape[1]
+    else:
+        lead = _leading(query, key, value)
+        heads, heads_kv = _heads(query, key, value, enable_gqa)
+        q, k, v = _four_dims(query, lead, heads), _four_dims(key, lead, heads_kv), _four_dims(value, lead, heads_kv)
     options: Options = {}
     if attn_mask is not None:
-        attn_mask = _four_dim_mask(attn_mask, (*lead, heads[0], query.shape[-2], key.shape[-2]), query.dtype)
+        attn_mask = _four_dim_mask(attn_mask, (*lead, heads, query.shape[-2], key.shape[-2]), query.dtype)
         options["mask" if attn_mask.dtype == torch.bool else "bias"] = attn_mask
     if is_causal:
         options["causal"] = True
@@ -56,11 +62,23 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         options["dropout"] = dropout_p
     if _backends.current is not None:
         options["kernel"] = _backends.current
+    if plain and not _log.enabled and autocast_type() is None and "kernel" not in options:
+        if is_direct(q, k, v, options):
+            return _call.forward_heads_first(q, k, v, plain_call(options))
     out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options).transpose(1, 2)
-    if len(lead) == 1:
+    if plain or len(lead) == 1:
         return out
-    shape = (*lead, heads[0], query.shape[-2], value.shape[-1])
+    shape = (*lead, heads, query.shape[-2], value.shape[-1])
     return out.reshape(shape if max(query.dim(), key.dim(), value.dim()) > 2 else shape[-2:])
+
+
+def _is_plain(query: torch.Size, key: torch.Size, value: torch.Size, enable_gqa: bool) -> bool:
+    """Four dims, one batch size, numbers of heads that go together: nothing to broadcast; the case to be cheap in."""
+    if not len(query) == len(key) == len(value) == 4:
+        return False
+    (batch, heads, *_), (batch_k, heads_k, *_), (batch_v, heads_v, *_) = query, key, value
+    return bool(batch == batch_k == batch_v and heads_k == heads_v and
+                (heads == heads_k or enable_gqa and heads_k > 0 and heads % heads_k == 0))
 
 
 def _leading(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
@@ -68,8 +86,6 @@ def _leading(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
     for name, t in (("query", query), ("key", key), ("value", value)):
         if t.dim() < 2:
             raise error(name, f"{t.dim()} dims", "at least 2: (..., rows, width)")
-    if query.dim() == key.dim() == value.dim() == 4 and query.shape[0] == key.shape[0] == value.shape[0]:
-        return (query.shape[0],)
     leads = [t.shape[:-3] for t in (query, key, value)]
     if leads[0] == leads[1] == leads[2]:
         return tuple(leads[0])
@@ -79,18 +95,18 @@ def _leading(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
         raise error("batch", " and ".join(str(tuple(lead)) for lead in leads), "leading dims that broadcast") from None
 
 
-def _heads(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[int, int, int]:
-    """How many heads q, k and v go in with."""
+def _heads(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[int, int]:
+    """How many heads q goes in with, and how many k and v."""
     q, k, v = (t.shape[-3] if t.dim() > 2 else 1 for t in (query, key, value))
     if enable_gqa and k == v and k > 0 and q % k == 0:
-        return q, k, v
+        return q, k
     if enable_gqa:
         raise error("heads", f"{q} of query, {k} of key, {v} of value", "query heads a multiple of key and value heads")
     kv = v if k == 1 else k
     if v not in (1, kv) or q not in (1, kv) and kv != 1:
         raise error("heads", f"{q} of query, {k} of key, {v} of value",
                     "equal numbers, or 1; fewer key and value heads need enable_gqa=True")
-    return (kv if q == 1 else q), kv, kv
+    return (kv if q == 1 else q), kv
 
 
 def _four_dims(t: Tensor, lead: tuple[int, ...], heads: int) -> Tensor:
