@@ -113,9 +113,10 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
 // vector j.
 //   kKeys            keys after which the product turns to the next head; one head ahead is fetched into L1 meanwhile.
 //                    More keys load and store o less often: cycles a line of V from L2 with 32, 64, 128 keys (Zen 4, a
-//                    group of 4) fp8 12.5, 11.3, 10.4; bf16 5.7, 5.2. But 32 rows of f32, 4 KiB apart with 8 heads of
-//                    128, do not fit the few sets of L1 that they share: from memory, one thread, 19.6 GB/s with 32
-//                    keys and no fetching, 21.5 with 16.
+//                    group of 4) fp8 12.5, 11.3, 10.4; bf16 5.7, 5.2. From memory more is worse where memory is the
+//                    bound: bf16, 2 threads of 32 GB/s, 80 to 83 % of them with 32 keys, 72 to 76 % with 64. And 32 rows
+//                    of f32, 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share: one thread,
+//                    19.6 GB/s with 32 keys and no fetching, 21.5 with 16.
 //   kOwnBroadcasts   as above, for all rows: f16 9.8 cycles without, 9.1 with; fp8 13.9, 12.5; f32 5.5, 5.9; bf16 6.0,
 //                    6.3
 template <>
@@ -143,7 +144,7 @@ struct KeyUnit<MathPairs, Elem::kBF16> : PlainUnit {};
 
 template <>
 struct ValueUnit<MathPairs, Elem::kBF16> {
-  static constexpr int kColumns = 64, kVectors = 4, kKeys = 64;
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 32;
   static constexpr bool kOwnBroadcasts = false;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return j / 2 * 8 + 2 * l + j % 2; }
