@@ -92,6 +92,10 @@ class CheckDocs(unittest.TestCase):
         self.assertIn("exit 2, expected 0", self.commands('$ regard explain "prefill hq=7"\nchosen ...')[0])
         self.assertIn("the case is refused", self.commands('$ regard bench "prefill hq=7"')[0])
 
+    def test_the_value_of_an_option_is_no_case(self):
+        for value in ("backward-hq=7.json", "'prefill hq=7'"):
+            self.assertEqual(self.commands(f"$ regard bench --json {value}"), [])
+
     def test_a_refusal_that_does_not_come_is_found(self):
         self.assertIn("exit 0, expected 2", self.commands('$ regard explain "prefill b=1"\nregard: b: ...')[0])
 
