@@ -44,7 +44,6 @@ nlohmann::json OrNull(const std::optional<std::int64_t>& value) {
 }  // namespace
 
 std::string WhyNoPeers(const Problem& p) {
-  if (p.phase == Phase::kBackward) return "peers are asked for forward passes only";
   if (p.phase == Phase::kMixed) return "peers take no mixed batches";
   if (p.batch < 1 || p.seq_q < 1 || p.seq_kv < p.seq_q) return "peers take one query or more, and no fewer keys";
   if (!p.lens.empty() || !p.qlens.empty()) return "peers take sequences of one length";
@@ -54,11 +53,17 @@ std::string WhyNoPeers(const Problem& p) {
       {p.mask, "a mask"},             {p.sink, "sinks"},          {p.leftpad, "left padding"},
       {p.qv, "qv"},                   {p.q_offset, "q_offset"},   {p.score_mod, "score_mod"},
       {p.mask_mod, "mask_mod"},       {p.lse, "lse"},             {p.append.has_value(), "an append"},
+      {p.dlse, "a gradient of lse"},
       {p.options.dropout != 0, "dropout"}, {p.options.chunk.has_value(), "chunks"}};
   for (const auto& [given, name] : options) {
     if (given) return fmt::format("peers are not asked for {}", name);
   }
   return {};
+}
+
+std::vector<TensorView> ResultsOf(const Problem& p, const BackwardArgs& call) {
+  if (p.phase == Phase::kBackward) return {call.dq, call.dk, call.dv};
+  return {call.forward.out};
 }
 
 PeerMemory::PeerMemory() : descriptor_(memfd_create("regard peers", MFD_CLOEXEC)) {
@@ -81,7 +86,7 @@ void PeerMemory::Resize(std::size_t bytes) {
   bytes_ = bytes;
 }
 
-std::string PeerMemory::Fill(const Problem& p, const AttentionArgs& args) {
+std::string PeerMemory::Fill(const Problem& p, const BackwardArgs& call) {
   if (p.page_size) {
     Problem twin = p;
     twin.page_size.reset();
@@ -89,23 +94,35 @@ std::string PeerMemory::Fill(const Problem& p, const AttentionArgs& args) {
     twin.layout = KvLayout::kNHD;
     twin.placement = Placement::kOrdered;
     const cases::Case dense = cases::MakeCase(twin);
-    return Fill(twin, dense.args());
+    return Fill(twin, dense.call());
   }
+  const AttentionArgs& args = call.forward;
+  const bool backward = p.phase == Phase::kBackward;
   const std::int64_t q_elements = p.batch * p.seq_q * p.heads_q * p.head_dim;
   const std::int64_t keys = p.batch * p.seq_kv * p.heads_kv, outs = p.batch * p.seq_q * p.heads_q * p.head_dim_v;
-  const std::size_t k_at = Aligned(BytesOf(q_elements, p.dtype));
-  const std::size_t v_at = k_at + Aligned(BytesOf(keys * p.head_dim, p.dtype));
-  out_at_ = v_at + Aligned(BytesOf(keys * p.head_dim_v, p.dtype));
-  Resize(out_at_ + Aligned(BytesOf(outs, DType::kF32)));
+  std::size_t end = 0;
+  const auto take = [&](std::int64_t elements, DType type) {
+    const std::size_t begin = end;
+    end += Aligned(BytesOf(elements, type));
+    return begin;
+  };
+  const std::size_t q_at = take(q_elements, p.dtype), k_at = take(keys * p.head_dim, p.dtype);
+  const std::size_t v_at = take(keys * p.head_dim_v, p.dtype);
+  const std::size_t dout_at = take(backward ? outs : 0, call.dout.dtype);
+  results_at_.clear();
+  for (const TensorView& result : ResultsOf(p, call)) results_at_.push_back(take(result.Elements(), DType::kF32));
+  Resize(end);
 
   const auto same = [](std::int64_t b) { return b; };
   const auto cached = [&](std::int64_t b) {
     return args.cache_batch_idx ? std::int64_t{*args.cache_batch_idx->At<std::int32_t>(b)} : b;
   };
-  CopyRows(args.q, p.batch, same, map_);
+  CopyRows(args.q, p.batch, same, map_ + q_at);
   CopyRows(args.k, p.batch, cached, map_ + k_at);
   CopyRows(args.v, p.batch, cached, map_ + v_at);
+  if (backward) CopyRows(call.dout, p.batch, same, map_ + dout_at);
   return nlohmann::json{{"dtype", Name(p.dtype)},
+                        {"backward", backward},
                         {"b", p.batch},
                         {"sq", p.seq_q},
                         {"skv", p.seq_kv},
@@ -118,32 +135,38 @@ std::string PeerMemory::Fill(const Problem& p, const AttentionArgs& args) {
                         {"causal", p.options.causal},
                         {"window_left", OrNull(p.options.window_left)},
                         {"window_right", OrNull(p.options.window_right)},
-                        {"q", 0},
+                        {"q", q_at},
                         {"k", k_at},
                         {"v", v_at},
-                        {"out", out_at_},
+                        {"dout", dout_at},
+                        {"dout_dtype", Name(backward ? call.dout.dtype : p.dtype)},
+                        {"out", results_at_.front()},
+                        {"results", results_at_},
                         {"bytes", bytes_}}
       .dump();
 }
 
-void PeerMemory::PoisonOutput() {
-  auto* out = reinterpret_cast<float*>(map_ + out_at_);
-  std::fill_n(out, (bytes_ - out_at_) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
+void PeerMemory::PoisonResults() {
+  auto* begin = reinterpret_cast<float*>(map_ + results_at_.front());
+  std::fill_n(begin, (bytes_ - results_at_.front()) / sizeof(float), std::numeric_limits<float>::quiet_NaN());
 }
 
 template <class Scale>
-double PeerMemory::Difference(const TensorView& out, Scale scale) const {
-  const auto* theirs = reinterpret_cast<const float*>(map_ + out_at_);
+double PeerMemory::Difference(const std::vector<TensorView>& results, Scale scale) const {
   double worst = 0;
-  for (std::int64_t b = 0; b < out.shape[0]; ++b) {
-    for (std::int64_t s = 0; s < out.shape[1]; ++s) {
-      for (std::int64_t h = 0; h < out.shape[2]; ++h) {
-        const void* row = out.At(b, s, h, std::int64_t{0});
-        for (std::int64_t c = 0; c < out.shape[3]; ++c) {
-          const double ours = LoadFloat(row, out.dtype, c);
-          const double difference = std::fabs(static_cast<double>(*theirs++) - ours) / scale(ours);
-          if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
-          worst = std::max(worst, difference);
+  for (std::size_t n = 0; n < results.size(); ++n) {
+    const TensorView& ours = results[n];
+    const auto* theirs = reinterpret_cast<const float*>(map_ + results_at_[n]);
+    for (std::int64_t b = 0; b < ours.shape[0]; ++b) {
+      for (std::int64_t s = 0; s < ours.shape[1]; ++s) {
+        for (std::int64_t h = 0; h < ours.shape[2]; ++h) {
+          const void* row = ours.At(b, s, h, std::int64_t{0});
+          for (std::int64_t c = 0; c < ours.shape[3]; ++c) {
+            const double own = LoadFloat(row, ours.dtype, c);
+            const double difference = std::fabs(static_cast<double>(*theirs++) - own) / scale(own);
+            if (!std::isfinite(difference)) return std::numeric_limits<double>::infinity();
+            worst = std::max(worst, difference);
+          }
         }
       }
     }
@@ -151,12 +174,12 @@ double PeerMemory::Difference(const TensorView& out, Scale scale) const {
   return worst;
 }
 
-double PeerMemory::DifferenceFrom(const TensorView& out) const {
-  return Difference(out, [](double) { return 1.0; });
+double PeerMemory::DifferenceFrom(const std::vector<TensorView>& results) const {
+  return Difference(results, [](double) { return 1.0; });
 }
 
-double PeerMemory::RelativeDifferenceFrom(const TensorView& out) const {
-  return Difference(out, [](double ours) { return std::max(1.0, std::fabs(ours)); });
+double PeerMemory::RelativeDifferenceFrom(const std::vector<TensorView>& results) const {
+  return Difference(results, [](double ours) { return std::max(1.0, std::fabs(ours)); });
 }
 
 }  // namespace regard::cli

@@ -50,13 +50,13 @@ class Own {
         memory_(plan_.workspace_bytes()) {}
 
   const Problem& problem() const { return case_.problem(); }
-  const AttentionArgs& args() const { return case_.args(); }
+  const BackwardArgs& call() const { return case_.call(); }
   const std::string& kernel() const { return selection_.kernel; }
 
   // Seconds of `count` launches.
   double Run(int count) {
     const auto start = Clock::now();
-    for (int i = 0; i < count; ++i) Launch(plan_, case_.args(), {memory_.data(), memory_.size()});
+    for (int i = 0; i < count; ++i) cases::LaunchCall(plan_, case_.call(), {memory_.data(), memory_.size()});
     return SecondsSince(start);
   }
 
@@ -80,7 +80,7 @@ struct Runner {
 bool MakeReady(Runner* runner, const std::string& case_json, PeerMemory* memory, const Own& own) {
   Peer& peer = *runner->peer;
   PeerFigure& figure = *runner->figure;
-  memory->PoisonOutput();
+  memory->PoisonResults();
   std::optional<double> took;
   const bool ready = peer.Prepare(case_json) && (took = peer.Run(1)) && peer.WriteOutput();
   figure.version = peer.version();
@@ -88,8 +88,9 @@ bool MakeReady(Runner* runner, const std::string& case_json, PeerMemory* memory,
   figure.cannot = peer.cannot();
   if (!ready) return false;
   runner->bundle = BundleOf(*took);
-  figure.max_error = memory->DifferenceFrom(own.args().out);
-  const double bound = LooseBound(own.problem().dtype), error = memory->RelativeDifferenceFrom(own.args().out);
+  const std::vector<TensorView> results = ResultsOf(own.problem(), own.call());
+  figure.max_error = memory->DifferenceFrom(results);
+  const double bound = LooseBound(own.problem().dtype), error = memory->RelativeDifferenceFrom(results);
   if (!(error <= bound)) {
     figure.cannot = fmt::format("its output is wrong: off by {:.1e}, more than {:.0e}", error, bound);
     return false;
@@ -138,7 +139,7 @@ PeerComparison MeasureOne(const std::string& text, const BenchSettings& settings
   for (const auto& peer : *peers) result.peers.push_back({peer->name(), peer->version(), "", 0, 0, why});
   std::vector<Runner> runners;
   if (why.empty()) {
-    const std::string case_json = memory->Fill(own.problem(), own.args());
+    const std::string case_json = memory->Fill(own.problem(), own.call());
     for (std::size_t i = 0; i < peers->size() && !Interrupted(); ++i) {
       Runner runner{(*peers)[i].get(), &result.peers[i], 1, {}};
       if (MakeReady(&runner, case_json, memory, own)) runners.push_back(std::move(runner));

@@ -1,7 +1,8 @@
 """One case as a worker sees it: its sizes and options, and q, k, v in the memory that regard filled.
 
-The file behind the descriptor holds q (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv) in the case's type and,
-to be filled here, out (B, Sq, Hq, Dv) in f32; all dense, at the byte offsets that the case names.
+The file behind the descriptor holds q (B, Sq, Hq, D), k (B, Skv, Hkv, D), v (B, Skv, Hkv, Dv) in the case's type (for
+a backward pass dout, shaped as out, too) and, to be filled here in f32, the results: out (B, Sq, Hq, Dv), or the
+gradients of q, k and v; all dense, at the byte offsets that the case names.
 """
 import ctypes
 import mmap
@@ -31,7 +32,14 @@ class Case:
         self.q = self._array(kind, (self.batch, self.sq, self.hq, self.d), fields["q"])
         self.k = self._array(kind, (self.batch, self.skv, self.hkv, self.d), fields["k"])
         self.v = self._array(kind, (self.batch, self.skv, self.hkv, self.dv), fields["v"])
-        self.out = self._array(np.float32, (self.batch, self.sq, self.hq, self.dv), fields["out"])
+        self.backward = fields["backward"]
+        self.out_shape = (self.batch, self.sq, self.hq, self.dv)
+        shapes = [array.shape for array in (self.q, self.k, self.v)] if self.backward else [self.out_shape]
+        self.results = [self._array(np.float32, shape, at) for shape, at in zip(shapes, fields["results"], strict=True)]
+        self.dout = None
+        if self.backward:
+            self.dout_dtype = fields["dout_dtype"]
+            self.dout = self._array(NUMPY_TYPES[self.dout_dtype], self.out_shape, fields["dout"])
 
     def _array(self, kind, shape, offset):
         count = int(np.prod(shape))
@@ -106,13 +114,13 @@ def repeated_heads(array, group):
     return copy.reshape(batch, heads * group, length, size)
 
 
-def folded_query(case):
-    """q as (B, group * Sq, Hkv, D): the query heads that share a key head become rows, so that K is read once."""
-    rows = case.q.reshape(case.batch, case.sq, case.hkv, case.group, case.d)
-    return rows.transpose(0, 3, 1, 2, 4).reshape(case.batch, case.group * case.sq, case.hkv, case.d)
+def fold_group(case, array):
+    """q, or dout, as (B, group * Sq, Hkv, D): the query heads that share a key head become rows, so that K is read once."""
+    rows = array.reshape(case.batch, case.sq, case.hkv, case.group, array.shape[3])
+    return rows.transpose(0, 3, 1, 2, 4).reshape(case.batch, case.group * case.sq, case.hkv, array.shape[3])
 
 
-def unfolded_output(case, out):
-    """The inverse of folded_query for an output (B, group * Sq, Hkv, Dv)."""
-    rows = out.reshape(case.batch, case.group, case.sq, case.hkv, case.dv)
-    return rows.transpose(0, 2, 3, 1, 4).reshape(case.batch, case.sq, case.hq, case.dv)
+def unfold_group(case, array):
+    """The inverse of fold_group, of an output or a gradient of q."""
+    rows = array.reshape(case.batch, case.group, case.sq, case.hkv, array.shape[3])
+    return rows.transpose(0, 2, 3, 1, 4).reshape(case.batch, case.sq, case.hq, array.shape[3])

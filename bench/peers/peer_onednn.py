@@ -7,7 +7,7 @@ import re
 import numpy as np
 import torch
 
-from case_data import Cannot, folded_query, heads_first, huge_copy, repeated_heads, unfolded_output
+from case_data import Cannot, fold_group, heads_first, huge_copy, repeated_heads, unfold_group
 from choose import fastest
 from peer_torch import TYPES, tensor, to_f32
 
@@ -48,7 +48,7 @@ class OneDnnGraph:
     def _way(self, case, folded):
         def make():
             if folded:
-                arrays = [huge_copy(heads_first(a)) for a in (folded_query(case), case.k, case.v)]
+                arrays = [huge_copy(heads_first(a)) for a in (fold_group(case, case.q), case.k, case.v)]
             else:
                 arrays = [huge_copy(heads_first(case.q))] + [repeated_heads(a, case.group) for a in (case.k, case.v)]
             q, k, v = (tensor(a, case.dtype) for a in arrays)
@@ -69,7 +69,7 @@ class OneDnnGraph:
 
             def fetch(out):
                 rows = to_f32(out)
-                return unfolded_output(case, rows) if folded else rows
+                return unfold_group(case, rows) if folded else rows
 
             return call, fetch
 

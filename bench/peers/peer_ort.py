@@ -6,7 +6,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-from case_data import Cannot, folded_query, heads_first, huge_array, huge_copy, unfolded_output
+from case_data import Cannot, fold_group, heads_first, huge_array, huge_copy, unfold_group
 from choose import fastest
 
 ONNX_TYPES = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -107,7 +107,7 @@ class OrtGqa(OrtPeer):
             feeds.update(past_key=k, past_value=v)
         out = huge_array(case.q.shape[:2] + (case.hq * case.dv,), case.q.dtype)
         call = self.bound(model, feeds, {"out": out, "present_key": k, "present_value": v})
-        return call, lambda _: out.reshape(case.out.shape).astype(np.float32)
+        return call, lambda _: out.reshape(case.out_shape).astype(np.float32)
 
 
 class OrtMha(OrtPeer):
@@ -139,7 +139,7 @@ class OrtMha(OrtPeer):
             np.copyto(copy, array[:, :, :, None])
             return joined_heads(copy.reshape(shape[:2] + (heads, shape[4])))
 
-        feeds = {"query": huge_copy(joined_heads(folded_query(case) if folded else case.q)),
+        feeds = {"query": huge_copy(joined_heads(fold_group(case, case.q) if folded else case.q)),
                  "key": heads_beside(case.k),
                  "value": heads_beside(case.v)}
         if masked:
@@ -149,7 +149,7 @@ class OrtMha(OrtPeer):
 
         def fetch(_):
             if folded:
-                return unfolded_output(case, out.reshape(case.batch, rows, heads, case.dv)).astype(np.float32)
-            return out.reshape(case.out.shape).astype(np.float32)
+                return unfold_group(case, out.reshape(case.batch, rows, heads, case.dv)).astype(np.float32)
+            return out.reshape(case.out_shape).astype(np.float32)
 
         return call, fetch

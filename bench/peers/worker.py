@@ -5,7 +5,7 @@
 Lines on standard input, one answer to each on standard output:
     case {json}   ->  ready {"version": ..., "how": ...}   or   cannot REASON
     run COUNT     ->  took SECONDS       COUNT calls of the library, timed here around nothing else
-    output        ->  done               the last output, as f32, lies in the shared memory (case_data.py)
+    output        ->  done               the last results, as f32, lie in the shared memory (case_data.py)
     quit, or the end of input, ends the process.
 """
 import argparse
@@ -39,10 +39,13 @@ class Worker:
         self.case = self.call = self.fetch = self.result = None
 
     def prepare(self, text):
-        from case_data import Case
+        from case_data import Cannot, Case
         self.case = self.call = self.fetch = self.result = None  # the last case's copies go before the next one's come
         self.case = Case(json.loads(text), self.memory)
-        how, self.call, self.fetch = self.peer.prepare(self.case)
+        if self.case.backward and not hasattr(self.peer, "prepare_backward"):
+            raise Cannot("it has no backward pass on the CPU")
+        prepare = self.peer.prepare_backward if self.case.backward else self.peer.prepare
+        how, self.call, self.fetch = prepare(self.case)
         return json.dumps({"version": self.peer.version(), "how": how})
 
     def run(self, count):
@@ -55,7 +58,9 @@ class Worker:
         return seconds
 
     def output(self):
-        self.case.out[...] = self.fetch(self.result)
+        results = self.fetch(self.result)
+        for place, result in zip(self.case.results, results if self.case.backward else [results], strict=True):
+            place[...] = result
 
 
 def serve(name, threads, memory, answers):

@@ -41,6 +41,14 @@ for line in sys.stdin:
     elif word == "output":
         shared = mmap.mmap(memory, case["bytes"])
         row, group = 4 * case["dv"], case["hq"] // case["hkv"]
+        if case["backward"]:  # dq and dk are 0, dv is the sum of the group's dout
+            shared[case["out"]:] = bytes(case["bytes"] - case["out"])
+            for n in range(case["b"] * case["hkv"] if name == "torch-sdpa" else 0):
+                rows = [struct.unpack_from("%df" % case["dv"], shared, case["dout"] + (n * group + g) * row)
+                        for g in range(group)]
+                struct.pack_into("%df" % case["dv"], shared, case["results"][2] + n * row, *map(sum, zip(*rows)))
+            print("done", flush=True)
+            continue
         for b in range(case["b"]):
             for h in range(case["hq"]):
                 at = case["v"] + (b * case["hkv"] + h // group) * row
@@ -85,6 +93,12 @@ class Peers(tool.ToolTest):
     def test_paged_keys_reach_the_peers_as_their_dense_twin(self):
         peers, = self.compare(self.made_up(), ONE_KEY + " page=1 placement=random")
         self.assertEqual(peers["torch-sdpa"]["max_error"], 0)
+
+    def test_gradients_are_compared_all_three(self):
+        peers, = self.compare(self.made_up(), ONE_KEY.replace("decode", "backward"))
+        self.assertIsNone(peers["torch-sdpa"]["cannot"])
+        self.assertLess(peers["torch-sdpa"]["max_error"], 1e-6)
+        self.assertIn("its output is wrong", peers["ort-mha"]["cannot"])  # dv alone
 
     def test_peers_are_not_asked_for_options_that_they_lack(self):
         for words, reason in (("sink", "peers are not asked for sinks"), ("alibi", "peers are not asked for ALiBi"),
@@ -178,6 +192,19 @@ class Peers(tool.ToolTest):
                 self.assertIsNone(peer["cannot"], (case, name))
                 self.assertGreater(peer["median_ms"], 0, (case, name))
                 self.assertTrue(peer["version"] and peer["how"], (case, name))
+
+    @unittest.skipUnless(os.path.exists(REAL), "bench/peers/setup has not made build/peers-venv")
+    def test_real_gradients_agree_with_regard(self):
+        cases = [f"backward {shape} hq=4 hkv=2 d=32 dtype={dtype}{words}" for dtype in ("f32", "f16", "bf16")
+                 for shape, words in (("b=2 sq=33 skv=65", ""), ("b=1 sq=65 skv=65", " causal"),
+                                      ("b=1 sq=40 skv=65", " causal window=10,0 seed=2"))]
+        for case, peers in zip(cases, self.compare("auto", *cases)):
+            for name, peer in peers.items():
+                if name == "torch-sdpa":
+                    self.assertIsNone(peer["cannot"], case)
+                    self.assertGreater(peer["median_ms"], 0, case)
+                else:
+                    self.assertIn("no backward pass", peer["cannot"], (case, name))
 
 
 tool.main()
