@@ -103,11 +103,6 @@ static float RowDot(const char* a, const char* b, int dim) {
   return ReduceAdd(sum);
 }
 
-// The lines of one row of `bytes` bytes, into L2. Rows of a head lie far apart, where no hardware looks ahead.
-static void FetchRow(const char* row, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) PrefetchFar(row + i);
-}
-
 // Where the rows that are packed begin, in one tensor of queries; all of one head.
 struct QueryRows {
   Elem type;

@@ -175,6 +175,11 @@ REGARD_INLINE void Next(PanelStream& s) {
   Fetch(s.turn, kTurnLines - s.left--);
 }
 
+// The lines of one row, into L2. Rows of a head often lie far apart, where no hardware looks ahead.
+REGARD_INLINE void FetchRow(const char* row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) PrefetchFar(row + i);
+}
+
 struct NoStream {};
 REGARD_INLINE void Next(NoStream&) {}
 REGARD_INLINE Lines Take(NoStream& s) { return {reinterpret_cast<const char*>(&s), kNoOffsets, 0}; }

@@ -236,10 +236,6 @@ static void StartFetch(PrefillRun<M>& run, const Block& block, const Block& next
   run.fetch = {next.first, next.last, tiles / 2, (next.last - next.first + turns - 1) / turns};
 }
 
-REGARD_INLINE void FetchRow(const char* at, int bytes) {
-  for (int c = 0; c < bytes; c += 64) PrefetchFar(at + c);
-}
-
 template <class M>
 REGARD_INLINE void FetchAhead(PrefillRun<M>& run, const BlockOffsets& offsets) {
   const ForwardParams& p = run.p;
