@@ -53,6 +53,7 @@ static inline V SplatBits(uint32_t x) { return _mm256_castsi256_ps(_mm256_set1_e
 static inline V AddBits(V a, V b) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
 }
+static inline V AndBits(V a, V b) { return _mm256_and_ps(a, b); }
 static inline V Xor(V a, V b, V c) { return _mm256_xor_ps(_mm256_xor_ps(a, b), c); }
 static inline V MulEven(V a, V b) {
   return _mm256_castsi256_ps(_mm256_mul_epu32(_mm256_castps_si256(a), _mm256_castps_si256(b)));

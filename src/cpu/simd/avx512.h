@@ -58,6 +58,9 @@ static inline V SplatBits(uint32_t x) { return _mm512_castsi512_ps(_mm512_set1_e
 static inline V AddBits(V a, V b) {
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
 }
+static inline V AndBits(V a, V b) {
+  return _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
 static inline V Xor(V a, V b, V c) {
   const __m512i x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
   return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(x, y, _mm512_castps_si512(c), 0x96));

@@ -51,6 +51,7 @@ static inline uint32x4_t BitsOf(V v) { return vreinterpretq_u32_f32(v); }
 static inline uint64x2_t PairsOf(V v) { return vreinterpretq_u64_f32(v); }
 static inline V SplatBits(uint32_t x) { return vreinterpretq_f32_u32(vdupq_n_u32(x)); }
 static inline V AddBits(V a, V b) { return vreinterpretq_f32_u32(vaddq_u32(BitsOf(a), BitsOf(b))); }
+static inline V AndBits(V a, V b) { return vreinterpretq_f32_u32(vandq_u32(BitsOf(a), BitsOf(b))); }
 static inline V Xor(V a, V b, V c) {
   return vreinterpretq_f32_u32(veorq_u32(veorq_u32(BitsOf(a), BitsOf(b)), BitsOf(c)));
 }

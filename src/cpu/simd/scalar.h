@@ -67,6 +67,7 @@ static inline V CanonicalNan(V a) { REGARD_EACH(a.x[i] != a.x[i] ? FromBits(0x7f
 
 static inline V SplatBits(uint32_t x) { return Splat(FromBits(x)); }
 static inline V AddBits(V a, V b) { REGARD_EACH(FromBits(Bits(a.x[i]) + Bits(b.x[i]))); }
+static inline V AndBits(V a, V b) { REGARD_EACH(FromBits(Bits(a.x[i]) & Bits(b.x[i]))); }
 static inline V Xor(V a, V b, V c) { REGARD_EACH(FromBits(Bits(a.x[i]) ^ Bits(b.x[i]) ^ Bits(c.x[i]))); }
 static inline V MulEven(V a, V b) {
   V r;

@@ -10,7 +10,7 @@
 //   MarkMasked(x, p)         -0.0 where x == -inf, else p: a masked weight is exactly 0 and can be told from underflow
 //   SelectLess(a, b, t, f)   a < b ? t : f by lane
 //   CanonicalNan(x)          every NaN becomes 0x7fc00000, so that NaN rows have the same bits everywhere
-//   SplatBits AddBits Xor    on dwords: a pattern everywhere, a + b modulo 2^32, a ^ b ^ c
+//   SplatBits AddBits AndBits Xor   on dwords: a pattern everywhere, a + b modulo 2^32, a & b, a ^ b ^ c
 //   MulEven(a, b)            dwords (2i, 2i + 1): the 64-bit product, low half first, of dwords 2i of a and b, unsigned
 //   OddToEven(a)             dword 2i: a's 2i + 1; 2i + 1: 0
 //   MergeEven(a, b)          dword 2i: a's 2i; 2i + 1: b's 2i

@@ -151,13 +151,9 @@ static void ClearedChain(const float* a, int step, const float* panel, int steps
       if ((weight & 0xffffu) == 0x8000u) keep &= 0xffff0000u;
       if ((weight >> 16) == 0x8000u) keep &= 0x0000ffffu;
     }
-    uint32_t values[2 * kLanes];
-    memcpy(values, panel, sizeof values);
-    for (int i = 0; i < 2 * kLanes; ++i) values[i] &= keep;
-    float cleared[2 * kLanes];
-    memcpy(cleared, values, sizeof values);
-    acc0 = M::Mac(SplatMem(a), Load(cleared), acc0);
-    acc1 = M::Mac(SplatMem(a), Load(cleared + kLanes), acc1);
+    const V kept = SplatBits(keep);
+    acc0 = M::Mac(SplatMem(a), AndBits(Load(panel), kept), acc0);
+    acc1 = M::Mac(SplatMem(a), AndBits(Load(panel + kLanes), kept), acc1);
   }
   Store(o, acc0);
   Store(o + kLanes, acc1);
