@@ -28,8 +28,12 @@ double SecondsSince(Clock::time_point start) { return std::chrono::duration<doub
 std::string InSourceTree(const std::string& path) { return std::string(REGARD_SOURCE_DIR) + "/" + path; }
 
 // Outputs further apart than this, relative to max(1, |ours|), are not of the same computation: several times what
-// libraries lose that round scores and probabilities to the type.
-double LooseBound(DType type) { return type == DType::kF32 ? 1e-3 : type == DType::kF16 ? 5e-3 : 4e-2; }
+// libraries lose that round scores and probabilities to the type. Gradients lose more: dP - delta cancels, and torch rounds
+// the gradient of each repeated head to the type before it adds them up (off by 0.043 in bf16 with 512 causal queries).
+double LooseBound(const Problem& p) {
+  const double bound = p.dtype == DType::kF32 ? 1e-3 : p.dtype == DType::kF16 ? 5e-3 : 4e-2;
+  return p.phase == Phase::kBackward ? 3 * bound : bound;
+}
 
 constexpr double kShortestTurn = 5e-4;  // calls shorter than this are timed in bundles
 int BundleOf(double seconds) { return std::clamp(static_cast<int>(std::ceil(kShortestTurn / seconds)), 1, 1000); }
@@ -90,7 +94,7 @@ bool MakeReady(Runner* runner, const std::string& case_json, PeerMemory* memory,
   runner->bundle = BundleOf(*took);
   const std::vector<TensorView> results = ResultsOf(own.problem(), own.call());
   figure.max_error = memory->DifferenceFrom(results);
-  const double bound = LooseBound(own.problem().dtype), error = memory->RelativeDifferenceFrom(results);
+  const double bound = LooseBound(own.problem()), error = memory->RelativeDifferenceFrom(results);
   if (!(error <= bound)) {
     figure.cannot = fmt::format("its output is wrong: off by {:.1e}, more than {:.0e}", error, bound);
     return false;
