@@ -143,15 +143,7 @@ template <class M>
 static void ClearedChain(const float* a, int step, const float* panel, int steps, bool fresh, float* o) {
   V acc0 = fresh ? Zero() : Load(o), acc1 = fresh ? Zero() : Load(o + kLanes);
   for (int t = 0; t < steps; ++t, a += step, panel += 2 * kLanes) {
-    uint32_t weight, keep = 0xffffffffu;
-    memcpy(&weight, a, 4);
-    if constexpr (M::kPack == 1) {
-      if (weight == 0x80000000u) keep = 0;
-    } else {
-      if ((weight & 0xffffu) == 0x8000u) keep &= 0xffff0000u;
-      if ((weight >> 16) == 0x8000u) keep &= 0x0000ffffu;
-    }
-    const V kept = SplatBits(keep);
+    const V kept = SplatBits(VisibleBits<M>(a));
     acc0 = M::Mac(SplatMem(a), AndBits(Load(panel), kept), acc0);
     acc1 = M::Mac(SplatMem(a), AndBits(Load(panel + kLanes), kept), acc1);
   }

@@ -169,7 +169,7 @@ static void StartTile(PrefillRun<M>& run, int n) {
   const int64_t batch = p.varlen ? 0 : run.task.b, first = p.varlen ? run.s.q_row : 0;
   for (int r = t + kTileRows; r < Min(t + 2 * kTileRows, run.rows); ++r) {
     const char* at = p.q + batch * p.q_stride_b + (first + run.info[r].i) * p.q_stride_s + run.info[r].h * p.q_stride_h;
-    for (int c = 0; c < p.head_dim * BytesOf(p.q_type); c += 64) PrefetchFar(at + c);
+    FetchRow(at, p.head_dim * BytesOf(p.q_type));
   }
 }
 

@@ -78,6 +78,15 @@ static void AccumulateValues(const float* probs, const float* values, int64_t pa
   if (c < dim_v) ValueTile<M, R, 1>(probs, values, steps, start, alpha, o + c, o_stride, stream);
 }
 
+// Of two values (f32: of one, both halves) what the weight at `at` leaves: none of its bits where it is marked -0, masked.
+template <class M>
+static uint32_t VisibleBits(const float* at) {
+  uint32_t weight;
+  memcpy(&weight, at, 4);
+  if constexpr (M::kPack == 1) return weight == 0x80000000u ? 0 : 0xffffffffu;
+  return ((weight & 0xffffu) == 0x8000u ? 0 : 0x0000ffffu) | ((weight >> 16) == 0x8000u ? 0 : 0xffff0000u);
+}
+
 // The same for one row, when values holds NaN or infinity: rows with a masked weight (-0) are replaced by zeros first,
 // kPanelKeys keys at a time, so that a masked key's value never arrives. Bits of all other rows are those of
 // AccumulateValues. `clean` has room for kPanelKeys / kPack * 2 * kLanes floats.
@@ -92,22 +101,11 @@ static void AccumulateVisibleValues(const float* probs, const float* values, int
     for (int c = 0; c < dim_v; c += 2 * kLanes, panel += panel_floats) {
       memcpy(clean, panel, sizeof(float) * 2 * kLanes * static_cast<size_t>(n));
       for (int t = 0; t < n; ++t) {
-        uint32_t p;
-        memcpy(&p, probs + first + t, 4);
-        uint32_t keep = 0xffffffffu;
-        if constexpr (M::kPack == 1) {
-          if (p == 0x80000000u) keep = 0;
-        } else {
-          if ((p & 0xffffu) == 0x8000u) keep &= 0xffff0000u;
-          if ((p >> 16) == 0x8000u) keep &= 0x0000ffffu;
-        }
+        const uint32_t keep = VisibleBits<M>(probs + first + t);
         if (keep == 0xffffffffu) continue;
-        for (int i = 0; i < 2 * kLanes; ++i) {
-          uint32_t x;
-          memcpy(&x, clean + t * 2 * kLanes + i, 4);
-          x &= keep;
-          memcpy(clean + t * 2 * kLanes + i, &x, 4);
-        }
+        float* const row = clean + t * 2 * kLanes;
+        Store(row, AndBits(Load(row), SplatBits(keep)));
+        Store(row + kLanes, AndBits(Load(row + kLanes), SplatBits(keep)));
       }
       if (c + kLanes < dim_v) {
         ValueTile<M, 1, 2>(probs + first, clean, n, start, alpha, o + c, 0, none);
