@@ -127,14 +127,7 @@ TEST(ResolveBackward, EveryRefusalNamesFieldValueAndExpectation) {
   for (const Refusal& r : refusals) {
     Backward b = r.make();
     r.spoil(b);
-    try {
-      b.Resolve();
-      ADD_FAILURE() << "accepted; should have refused " << r.field << " " << r.value;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.field(), r.field) << e.what();
-      EXPECT_NE(e.value().find(r.value), std::string::npos) << e.what() << "\n  should say: " << r.value;
-      EXPECT_NE(e.expected().find(r.expected), std::string::npos) << e.what() << "\n  should say: " << r.expected;
-    }
+    testing::ExpectRefused(b, r.field, r.value, r.expected);
   }
 }
 

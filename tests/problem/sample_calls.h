@@ -2,14 +2,18 @@
 // that its view claims, so that AddressSanitizer sees the first byte past it.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "regard/attention.h"
+#include "regard/status.h"
 #include "src/problem/sequence.h"
 
 namespace regard::testing {
@@ -174,6 +178,19 @@ inline Call PagedAppendCall() {
   c.a.rotary_sin = c.Floats(DType::kF32, {10, 4});
   c.a.rotary_seqlens = c.Ints({7, 9, 0});
   return c;
+}
+
+// Holds call.Resolve() to an Error of this field, whose value and expectation contain these words.
+template <class SomeCall>
+void ExpectRefused(const SomeCall& call, const char* field, const char* value, const char* expected) {
+  try {
+    call.Resolve();
+    ADD_FAILURE() << "accepted; should have refused " << field << " " << value;
+  } catch (const Error& e) {
+    EXPECT_EQ(e.field(), field) << e.what();
+    EXPECT_NE(e.value().find(value), std::string::npos) << e.what() << "\n  should say: " << value;
+    EXPECT_NE(e.expected().find(expected), std::string::npos) << e.what() << "\n  should say: " << expected;
+  }
 }
 
 }  // namespace regard::testing
