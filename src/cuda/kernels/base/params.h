@@ -63,11 +63,16 @@ enum ErrorBit : u32 {
   kBadRotary = 128,        // a rotary position outside the tables
 };
 
-struct Problem {
+struct Shape {
   i32 batch = 0, heads_q = 0, heads_kv = 0, group = 0;  // group = heads_q / heads_kv
   i32 head_dim = 0, head_dim_v = 0;
-  i32 seq_q = 0, seq_kv = 0;                             // bounds: query rows and keys of the longest sequence
+  i32 seq_q = 0, seq_kv = 0;                             // the plan's bounds: rows and keys of the longest sequence
+  i32 packed_q = 0;
   i64 total_q = 0;                                       // rows of packed q; dense: rows of one batch entry
+  // New tokens that an append has put, or will put, behind cache_seqlens.
+  i32 append = 0;                                        // the plan's bound; 0: no append
+  i32 packed_new = 0;                                    // k_new is packed, by cu_seqlens_new
+  i64 total_new = 0;                                     // rows of packed k_new; dense: rows of one batch entry
   Lengths lengths;
   u32* error = nullptr;                                  // the sticky error word
 };
@@ -98,7 +103,7 @@ struct Options {
 };
 
 struct ForwardParams {
-  Problem problem;
+  Shape shape;
   Options options;
   Cache cache;
   Rows q, out;
@@ -106,25 +111,22 @@ struct ForwardParams {
   float* lse = nullptr;                   // (b, h, i) at b * lse_batch + h * lse_head + i
   i64 lse_batch = 0, lse_head = 0;
   Element q_type = Element::kF32, kv_type = Element::kF32, out_type = Element::kF32;
-  i32 packed_q = 0;
   // Work: tiles of query rows, positions x group, a kv head and a sequence each; splits of keys.
   i32 row_tiles = 0;                      // tiles that the longest sequence needs
   i32 splits = 1;                         // splits that the longest sequence needs
-  // f32 states. Prefill: one slot a block for the running fold. Decode: one a (b, kv head, tile, split). A slot is
-  // rows x head_dim_v sums, then rows maxima, then rows sums of weights.
+  // f32 states. Prefill, where splits > 1: one slot of TileRows() * (padded head_dim_v + 2) a block of threads, for the
+  // running fold. Decode, where splits > 1: one slot a ((b * heads_kv + kv head) * row_tiles + tile) * splits + split, of
+  // 16 rows: 16 x padded head_dim_v sums, 16 maxima (of scores times log2 e), 16 sums of weights.
   float* states = nullptr;
 };
 
 // New keys and values into a cache, rotated on the way, and q rotated into `q_out`.
 struct AppendParams {
-  Problem problem;
+  Shape shape;
   Cache cache;
   Rows k_new, v_new;                      // packed (cu_seqlens_new): batch 0
   Rows q, q_out;                          // with rotary; q_out is written in q's type
   Element type = Element::kF32, kv_type = Element::kF32;
-  i32 packed_q = 0, packed_new = 0;
-  i32 seq_new = 0;                        // bound: new tokens of the longest sequence
-  i64 total_new = 0;
   i32 rotary = 0;                         // 0: none; 1: interleaved pairs; 2: halves
   i32 rotary_dim = 0;
   i64 rotary_positions = 0;
@@ -149,7 +151,7 @@ struct MergeParams {
 };
 
 struct BackwardParams {
-  Problem problem;
+  Shape shape;
   Options options;
   Rows q, k, v, out, dout;                // k and v dense or packed: row = key
   Rows dq, dk, dv;
@@ -157,7 +159,7 @@ struct BackwardParams {
   const float* dlse = nullptr;            // strides of lse_*; null: none
   i64 lse_batch = 0, lse_head = 0, dlse_batch = 0, dlse_head = 0;
   Element type = Element::kF32, out_type = Element::kF32, dout_type = Element::kF32, grad_type = Element::kF32;
-  i32 packed_q = 0, packed_kv = 0;
+  i32 packed_kv = 0;
   i64 total_kv = 0;                       // rows of packed k; dense: keys of one batch entry
   float* delta = nullptr;                 // workspace: rowsum(dout * out) - dlse, one a row of lse
   Map dbias;                              // data is written
