@@ -4,8 +4,14 @@
 
 #if defined(__CUDACC__)
 #define REGARD_DEVICE __device__ __forceinline__
+#define REGARD_COLD static __device__ __noinline__
+#define REGARD_UNROLL _Pragma("unroll")
+#define REGARD_ROLLED _Pragma("unroll 1")
 #else
 #define REGARD_DEVICE inline
+#define REGARD_COLD inline
+#define REGARD_UNROLL
+#define REGARD_ROLLED
 #endif
 
 namespace regard::cuda {
