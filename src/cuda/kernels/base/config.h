@@ -66,6 +66,7 @@ struct TensorLayout {
     bytes = words + split * 2 * c.warps * 32 * 4;
   }
 };
+constexpr TensorLayout LayoutOf(const TensorConfig& c) { return TensorLayout(c); }
 constexpr int SharedBytes(const TensorConfig& c) { return TensorLayout(c).bytes; }
 
 // f32 words of one slot of ForwardParams::states.
@@ -79,7 +80,33 @@ struct GenericConfig {
 
   static constexpr int kThreads = 128;
   static constexpr int kTileRows = 16;
+  static constexpr int kChunk = 32;   // dims of keys in shared memory at a time
+  constexpr int Threads() const { return kThreads; }
+  constexpr int TileRows() const { return kTileRows; }
 };
-constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.kTileRows) * (c.head_dim_v + 2); }
+struct GenericLayout {
+  static constexpr int kKeyPitch = GenericConfig::kChunk + 1;  // f32; odd, so that 32 keys lie in 32 banks
+
+  int rows;           // 16 entries of 16 bytes
+  int places;         // TensorLayout::kPlaceBytes
+  int q;              // dims x 16 rows, f32; qv's dims behind them
+  int keys;           // 64 x kKeyPitch, f32
+  int weights;        // 16 x 64, f32: dot products, then weights
+  int factors;        // 16, f32
+  int bytes;
+
+  constexpr explicit GenericLayout(const GenericConfig& c)
+      : rows(0), places(0), q(0), keys(0), weights(0), factors(0), bytes(0) {
+    places = rows + c.kTileRows * 16;
+    q = places + TensorLayout::kPlaceBytes;
+    keys = q + (c.head_dim + c.head_dim_v) * c.kTileRows * 4;
+    weights = keys + kBlockKeys * kKeyPitch * 4;
+    factors = weights + c.kTileRows * kBlockKeys * 4;
+    bytes = factors + c.kTileRows * 4;
+  }
+};
+constexpr GenericLayout LayoutOf(const GenericConfig& c) { return GenericLayout(c); }
+constexpr int SharedBytes(const GenericConfig& c) { return GenericLayout(c).bytes; }
+constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
 
 }  // namespace regard::cuda

@@ -225,14 +225,14 @@ struct Decode {
     }
   }
 
-  REGARD_DEVICE void Run(int b, int kv_head, int row_tile, int split, i64 slot) {
-    task = MakeTask(p, 16, b, kv_head, row_tile);
+  REGARD_DEVICE void Run(const TileAddress& at, i64 slot) {
+    task = MakeTask(p, 16, at.b, at.kv_head, at.row_tile);
     if (!task.owned) return;
     constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;
     const SplitRange splits = SplitsOf(task.any);
-    if (split < splits.begin || split >= splits.end) {
-      if (split != 0 || splits.begin < splits.end) return;  // split 0 answers for a tile that sees no key
-    }
+    // Split 0 answers for a tile that sees no key.
+    const bool empty = splits.begin == splits.end;
+    if (empty ? at.split != 0 : at.split < splits.begin || at.split >= splits.end) return;
     REGARD_UNROLL
     for (int half = 0; half < 2; ++half) {
       m[half] = -Infinity();
@@ -247,10 +247,10 @@ struct Decode {
       }
     }
     RowTable<C>::Fill(p, task);
-    LoadQueries<C>(Stages<C>::Queries(), p, task.s, kv_head, task.r0);
-    if (splits.begin < splits.end) {
-      const int begin = Max(task.any.begin / kBlockKeys, split * kBlocksPerSplit);
-      const int end = Min(static_cast<int>(CeilDiv(task.any.end, kBlockKeys)), (split + 1) * kBlocksPerSplit);
+    LoadQueries<C>(Stages<C>::Queries(), p, task.s, at.kv_head, task.r0);
+    if (!empty) {
+      const int begin = Max(task.any.begin / kBlockKeys, at.split * kBlocksPerSplit);
+      const int end = Min(static_cast<int>(CeilDiv(task.any.end, kBlockKeys)), (at.split + 1) * kBlocksPerSplit);
       Walk(begin, end);
     } else {
       BlockBarrier();
@@ -265,16 +265,10 @@ struct Decode {
 
 template <TensorConfig C>
 REGARD_DEVICE void DecodeKernel(const ForwardParams& p) {
-  // Splits of one tile follow one another, then tiles, kv heads, sequences.
-  i64 at = BlockX();
-  const int split = static_cast<int>(at % p.splits);
-  at /= p.splits;
-  const int row_tile = static_cast<int>(at % p.row_tiles);
-  at /= p.row_tiles;
-  const int kv_head = static_cast<int>(at % p.shape.heads_kv), b = static_cast<int>(at / p.shape.heads_kv);
-  if (b < p.shape.batch) {
+  const TileAddress at = DecodeTile(p, BlockX());
+  if (at.b < p.shape.batch) {
     Decode<C> decode(p);
-    decode.Run(b, kv_head, row_tile, split, BlockX());
+    decode.Run(at, BlockX());
   }
   ClearUnowned(p, C.Threads());
 }

@@ -285,30 +285,25 @@ struct Prefill {
     }
   }
 
-  REGARD_DEVICE void Run(int b, int kv_head, int row_tile) {
-    task = MakeTask(p, C.TileRows(), b, kv_head, row_tile);
+  REGARD_DEVICE void Run(const TileAddress& at) {
+    task = MakeTask(p, C.TileRows(), at.b, at.kv_head, at.row_tile);
     if (!task.owned) return;
     folded = false;
     Clear();
     BlockBarrier();  // nobody reads the last tile any more
     RowTable<C>::Fill(p, task);
-    LoadQueries<C>(Stages<C>::Queries(), p, task.s, kv_head, task.r0);
+    LoadQueries<C>(Stages<C>::Queries(), p, task.s, at.kv_head, task.r0);
     Walk();
     EndSplit();
-    task = MakeTask(p, C.TileRows(), b, kv_head, row_tile);  // again: kept through the loop it would cost registers
+    task = MakeTask(p, C.TileRows(), at.b, at.kv_head, at.row_tile);  // again: kept through the loop it would cost registers
     Write();
   }
 };
 
 template <TensorConfig C>
 REGARD_DEVICE void PrefillKernel(const ForwardParams& p) {
-  const i64 heads = static_cast<i64>(p.shape.batch) * p.shape.heads_kv, tiles = heads * p.row_tiles;
   Prefill<C> prefill(p);
-  for (i64 at = BlockX(); at < tiles; at += GridX()) {
-    const int row_tile = p.row_tiles - 1 - static_cast<int>(at / heads);
-    const i64 rest = at % heads;
-    prefill.Run(static_cast<int>(rest / p.shape.heads_kv), static_cast<int>(rest % p.shape.heads_kv), row_tile);
-  }
+  for (i64 tile = BlockX(); tile < TilesOf(p); tile += GridX()) prefill.Run(PrefillTile(p, tile));
   ClearUnowned(p, C.Threads());
 }
 

@@ -5,50 +5,10 @@
 #include "sm80/products.h"
 #include "tile/dropout.h"
 #include "tile/rows.h"
+#include "tile/schedule.h"
 #include "tile/state.h"
 
 namespace regard::cuda::sm80 {
-
-// The rows of a tile, worked out once by its threads and kept in shared memory: registers are dearer.
-template <TensorConfig C>
-struct RowTable {
-  static constexpr u32 kOwned = 1u << 30, kUsed = 1u << 31;
-
-  REGARD_DEVICE static Shared<Vec16> Entries() { return Shared<Vec16>(TensorLayout(C).rows); }
-
-  REGARD_DEVICE static void Fill(const ForwardParams& p, const Task& task) {
-    for (int r = ThreadIndex(); r < C.TileRows(); r += C.Threads()) {
-      const i64 at = task.r0 + r, i = at / p.shape.group;
-      u32 word = static_cast<u32>(task.kv_head * p.shape.group + (at - i * p.shape.group));
-      KeyRange keys;
-      if (i < task.s.seq_q) {
-        keys = VisibleKeys(p.options, task.s, i);
-        word |= kUsed;
-      }
-      if (at < task.rows_end) word |= kOwned;
-      Entries().Store(r, Vec16{{static_cast<u32>(keys.begin), static_cast<u32>(keys.end), static_cast<u32>(i), word}});
-    }
-  }
-
-  REGARD_DEVICE static KeyRange KeysOf(int r) {
-    const Vec16 entry = Entries().Load(r);
-    return {static_cast<i32>(entry.word[0]), static_cast<i32>(entry.word[1])};
-  }
-
-  REGARD_DEVICE static Row Of(const ForwardParams& p, const Task& task, int r) {
-    const Vec16 entry = Entries().Load(r);
-    Row row;
-    row.keys = {static_cast<i32>(entry.word[0]), static_cast<i32>(entry.word[1])};
-    row.owned = (entry.word[3] & kOwned) != 0;
-    row.used = (entry.word[3] & kUsed) != 0;
-    row.query.b = task.s.b;
-    row.query.head = static_cast<i32>(entry.word[3] & ~(kOwned | kUsed));
-    row.query.i = static_cast<i32>(entry.word[2]);
-    row.query.position = row.query.i + task.s.q_offset;
-    if (C.options && row.used) row.query.slope = SlopeOf(p.options, row.query.b, row.query.head);
-    return row;
-  }
-};
 
 // Scores of kTiles * 8 keys from `first` (j') on, of the rows g (x[n][0..1]) and g + 8 (x[n][2..3]) of a 16-row tile: from
 // dot products to scores times log2(e), -inf where the row does not see the key. Returns the words of the keys seen

@@ -4,6 +4,7 @@
 
 #include "base/kernel.h"
 #include "tile/rows.h"
+#include "tile/schedule.h"
 #include "tile/state.h"
 
 namespace regard::cuda {
@@ -13,12 +14,10 @@ inline constexpr int kCombineThreads = 128;
 // C: the configuration of the decode kernel that left the states.
 template <auto C>
 REGARD_DEVICE void CombineKernel(const ForwardParams& p) {
-  i64 at = BlockX();
-  const i64 first_slot = at * p.splits;
-  const int row_tile = static_cast<int>(at % p.row_tiles);
-  at /= p.row_tiles;
-  const Task task = MakeTask(p, C.TileRows(), static_cast<int>(at / p.shape.heads_kv),
-                             static_cast<int>(at % p.shape.heads_kv), row_tile);
+  const i64 first_slot = static_cast<i64>(BlockX()) * p.splits;
+  const TileAddress at = DecodeTile(p, first_slot);
+  if (at.b >= p.shape.batch) return;
+  const Task task = MakeTask(p, C.TileRows(), at.b, at.kv_head, at.row_tile);
   if (!task.owned) return;
   const SplitRange splits = SplitsOf(task.any);
   if (splits.end - splits.begin <= 1) return;

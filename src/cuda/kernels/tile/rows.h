@@ -63,6 +63,47 @@ REGARD_DEVICE Row MakeRow(const ForwardParams& p, const Task& task, int r) {
   return row;
 }
 
+// The rows of a tile, worked out once by its threads and kept in shared memory: registers are dearer.
+template <auto C>
+struct RowTable {
+  static constexpr u32 kOwned = 1u << 30, kUsed = 1u << 31;
+
+  REGARD_DEVICE static Shared<Vec16> Entries() { return Shared<Vec16>(LayoutOf(C).rows); }
+
+  REGARD_DEVICE static void Fill(const ForwardParams& p, const Task& task) {
+    for (int r = ThreadIndex(); r < C.TileRows(); r += C.Threads()) {
+      const i64 at = task.r0 + r, i = at / p.shape.group;
+      u32 word = static_cast<u32>(task.kv_head * p.shape.group + (at - i * p.shape.group));
+      KeyRange keys;
+      if (i < task.s.seq_q) {
+        keys = VisibleKeys(p.options, task.s, i);
+        word |= kUsed;
+      }
+      if (at < task.rows_end) word |= kOwned;
+      Entries().Store(r, Vec16{{static_cast<u32>(keys.begin), static_cast<u32>(keys.end), static_cast<u32>(i), word}});
+    }
+  }
+
+  REGARD_DEVICE static KeyRange KeysOf(int r) {
+    const Vec16 entry = Entries().Load(r);
+    return {static_cast<i32>(entry.word[0]), static_cast<i32>(entry.word[1])};
+  }
+
+  REGARD_DEVICE static Row Of(const ForwardParams& p, const Task& task, int r) {
+    const Vec16 entry = Entries().Load(r);
+    Row row;
+    row.keys = {static_cast<i32>(entry.word[0]), static_cast<i32>(entry.word[1])};
+    row.owned = (entry.word[3] & kOwned) != 0;
+    row.used = (entry.word[3] & kUsed) != 0;
+    row.query.b = task.s.b;
+    row.query.head = static_cast<i32>(entry.word[3] & ~(kOwned | kUsed));
+    row.query.i = static_cast<i32>(entry.word[2]);
+    row.query.position = row.query.i + task.s.q_offset;
+    if (row.used) row.query.slope = SlopeOf(p.options, row.query.b, row.query.head);
+    return row;
+  }
+};
+
 REGARD_DEVICE i64 OutOffset(const ForwardParams& p, const Sequence& s, const QueryRow& row) {
   return (p.shape.packed_q ? (s.q_row + row.i) * p.out.row : row.b * p.out.batch + row.i * p.out.row) +
          row.head * p.out.head;
@@ -72,6 +113,9 @@ REGARD_DEVICE void StoreLse(const ForwardParams& p, const Sequence& s, const Que
   const i64 at = (p.shape.packed_q ? s.q_row + row.i : row.b * p.lse_batch + row.i) + row.head * p.lse_head;
   Global<float>(p.lse).Store(at, lse);
 }
+
+// One element of out.
+REGARD_COLD void StoreOut(const Rows& out, Element type, i64 at, float x) { StoreElement(out.data, type, at, x); }
 
 // Columns at, at + 1 of an output row, rounded once: any type, any alignment.
 REGARD_COLD void StoreColumns(const Rows& out, Element type, i64 offset, int at, int head_dim_v, float low, float high) {
