@@ -19,6 +19,7 @@ struct Sequence {
   i64 q_offset = 0;      // position of row i: i + q_offset
   i64 kv_row = 0;        // dense: row of the cache; packed: first key; block table: its row; CSR: first entry
   i32 table_pages = 0;   // paged: pages that the sequence may name
+  i64 owned_kv = 0;      // dense, packed: key rows that belong to it, used or not
   i32 append_begin = 0;  // first new position
   i32 append_count = 0;
   i64 new_row = 0;       // first row in packed k_new; dense: 0
@@ -73,7 +74,7 @@ REGARD_DEVICE u32 ResolveAppend(const Shape& shape, Sequence& s) {
   return 0;
 }
 
-// Where the keys lie and how many there are. Sets kv_row, table_pages, seq_kv.
+// Where the keys lie and how many there are. Sets kv_row, table_pages, owned_kv, seq_kv.
 REGARD_DEVICE u32 ResolveKeys(const Shape& shape, const Cache& cache, Sequence& s) {
   const Lengths& l = shape.lengths;
   i64 capacity = cache.row_capacity, keys = cache.row_capacity;
@@ -90,11 +91,13 @@ REGARD_DEVICE u32 ResolveKeys(const Shape& shape, const Cache& cache, Sequence& 
     const i64 begin = EntryOf(l.cu_seqlens_kv, s.b), end = EntryOf(l.cu_seqlens_kv, s.b + 1);
     if (begin < 0 || end < begin || end > cache.total_kv) return kBadSeqlensKv;
     s.kv_row = begin;
+    s.owned_kv = end - begin;
     keys = end - begin;
     capacity = keys;
   } else {
     s.kv_row = l.cache_batch_idx != nullptr ? EntryOf(l.cache_batch_idx, s.b) : s.b;
     if (s.kv_row < 0 || s.kv_row >= (cache.paged ? cache.table_rows : cache.kv_rows)) return kBadCacheRow;
+    s.owned_kv = cache.row_capacity;
     if (cache.paged) {
       s.table_pages = static_cast<i32>(cache.table_pages);
       capacity = cache.table_pages * cache.page_size;
