@@ -162,7 +162,7 @@ class Program {
 
 std::string Numbers(const std::vector<int>& archs) {
   std::string text;
-  for (const int sm : archs) text += (text.empty() ? "sm_" : ", ") + std::to_string(sm);
+  for (const int sm : archs) text += (text.empty() ? "sm_" : ", sm_") + std::to_string(sm);
   return text;
 }
 
