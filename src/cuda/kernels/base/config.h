@@ -73,6 +73,14 @@ struct GenericConfig {
   static constexpr int kThreads = 128;
   static constexpr int kTileRows = 16;
 };
+// Q, K and V as f32: 16 rows and a block of 64 keys, then the weights.
+constexpr int SharedBytes(const GenericConfig& c) {
+  return 4 * (c.kTileRows * c.head_dim + c.kTileRows * kBlockKeys);
+}
 constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.kTileRows) * (c.head_dim_v + 2); }
+
+// Kernels of rows (append, combine, merge): a warp a row.
+inline constexpr int kRowThreads = 128;
+inline constexpr int kRowsABlock = kRowThreads / 32;
 
 }  // namespace regard::cuda
