@@ -17,8 +17,9 @@ namespace regard {
 namespace {
 
 constexpr std::string_view kPrefix = "REGARD_";
-constexpr std::array<std::string_view, 4> kVariables = {"REGARD_BACKENDS", "REGARD_CPU_ISA", "REGARD_THREADS",
-                                                        "REGARD_TUNE"};
+constexpr std::array<std::string_view, 8> kVariables = {
+    "REGARD_BACKENDS", "REGARD_CPU_ISA", "REGARD_THREADS",    "REGARD_TUNE",
+    "REGARD_LIBCUDA",  "REGARD_NVRTC",   "REGARD_CUDA_CACHE", "REGARD_CUDA_CACHE_BYTES"};
 constexpr std::array<Isa, 5> kIsas = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
 std::string Join(std::span<const std::string_view> words) {
@@ -56,6 +57,15 @@ std::optional<int> ParseThreads(std::string_view value, std::string* warnings) {
   return std::nullopt;
 }
 
+std::optional<std::int64_t> ParseBytes(std::string_view name, std::string_view value, std::string* warnings) {
+  std::int64_t bytes = 0;
+  const char* end = value.data() + value.size();
+  const auto [stop, error] = std::from_chars(value.data(), end, bytes);
+  if (error == std::errc() && stop == end && bytes >= 0) return bytes;
+  WarnBadValue(warnings, name, value, "a whole number of bytes, 0 or more");
+  return std::nullopt;
+}
+
 std::vector<std::string> ParseBackends(std::string_view value, std::string* warnings) {
   std::vector<std::string> patterns;
   for (std::string_view rest = value;;) {
@@ -88,6 +98,14 @@ EnvSettings ParseEnv(char** environment, std::string* warnings) {
       settings.cpu_isa = ParseIsa(value, warnings);
     } else if (name == "REGARD_THREADS") {
       settings.threads = ParseThreads(value, warnings);
+    } else if (name == "REGARD_LIBCUDA") {
+      settings.libcuda = value;
+    } else if (name == "REGARD_NVRTC") {
+      settings.nvrtc = value;
+    } else if (name == "REGARD_CUDA_CACHE") {
+      settings.cuda_cache = value;
+    } else if (name == "REGARD_CUDA_CACHE_BYTES") {
+      settings.cuda_cache_bytes = ParseBytes(name, value, warnings);
     } else if (name != "REGARD_TUNE") {
       *warnings += "regard: unknown environment variable " + std::string(name) + " is ignored; known ones are " +
                    Join(kVariables) + Hint(name, kVariables) + "\n";

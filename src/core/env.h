@@ -5,10 +5,15 @@
 //   REGARD_CPU_ISA    scalar | neon | avx2 | avx512 | avx512_bf16: the best instruction set that CPU kernels may use
 //   REGARD_THREADS    threads of the default executor, 1..4096
 //   REGARD_TUNE       settings of CPU plans for experiments (src/cpu/tune.h), read by every plan
+//   REGARD_LIBCUDA    the file of the CUDA driver, instead of libcuda.so.1 on the loader's path
+//   REGARD_NVRTC      the file of NVRTC, instead of a search for libnvrtc.so
+//   REGARD_CUDA_CACHE        folder of compiled CUDA kernels, instead of ~/.cache/regard/cuda
+//   REGARD_CUDA_CACHE_BYTES  what that folder may hold, 0 for nothing; 1 GiB if not given
 //
 // An unknown REGARD_* variable and a value that does not parse are named on stderr once a process, and then ignored.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +28,8 @@ struct EnvSettings {
   std::vector<std::string> backends;  // empty: not given
   std::optional<Isa> cpu_isa;
   std::optional<int> threads;
+  std::string libcuda, nvrtc, cuda_cache;  // "": not given
+  std::optional<std::int64_t> cuda_cache_bytes;
 };
 
 // This process's environment, read at the first call.

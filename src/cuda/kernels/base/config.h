@@ -109,4 +109,8 @@ constexpr GenericLayout LayoutOf(const GenericConfig& c) { return GenericLayout(
 constexpr int SharedBytes(const GenericConfig& c) { return GenericLayout(c).bytes; }
 constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
 
+// Kernels of rows (append, combine, merge): a warp a row.
+inline constexpr int kRowThreads = 128;
+inline constexpr int kRowsABlock = kRowThreads / 32;
+
 }  // namespace regard::cuda
