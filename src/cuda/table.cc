@@ -47,7 +47,8 @@ Verdict SupportsDevice(const DeviceCaps& caps) {
 
 Verdict SupportsGeneration(Generation generation, int sm) {
   if (generation == Generation::kSm80 && sm < 80) {
-    return Reject("compute capability sm", sm, ">= 80").Remedy("the sm75 and generic kernels take it");
+    return Reject("compute capability sm", sm, ">= 80")
+        .Remedy(sm == 75 ? "the sm75 and generic kernels take it" : "the generic kernels take it");
   }
   if (generation == Generation::kSm75 && sm != 75) {
     return Reject("compute capability sm", sm, "75")
