@@ -4,7 +4,7 @@
 // the one that sm80/prefill.h runs, and a row has the same bits from both.
 //
 // Where a sequence has one split only, the block of threads writes out and lse itself; else it leaves the state of its
-// split, and CombineKernel (tile/combine.h) folds.
+// split, and CombineKernel (generic/combine.h) folds.
 #pragma once
 
 #include "base/kernel.h"
