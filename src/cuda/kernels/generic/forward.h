@@ -56,8 +56,8 @@ struct Forward {
     l = 0;
   }
 
-  // Rows of q (dims from `at` on) into shared memory; zero where there is no query.
-  REGARD_DEVICE void LoadRows(const Rows& from, int dims, int at) const {
+  // Rows of q (dims from `at` on) times a factor into shared memory; zero where there is no query.
+  REGARD_DEVICE void LoadRows(const Rows& from, int dims, int at, float factor) const {
     REGARD_ROLLED
     for (int work = ThreadIndex(); work < kTile * dims; work += kThreads) {
       const int r = work / dims, d = work % dims;
@@ -65,7 +65,7 @@ struct Forward {
       float x = 0;
       if (i < task.s.seq_q) {
         const i64 offset = (p.shape.packed_q ? (task.s.q_row + i) * from.row : task.s.b * from.batch + i * from.row);
-        x = LoadElement(from.data, p.q_type, offset + head * from.head + d);
+        x = LoadElement(from.data, p.q_type, offset + head * from.head + d) * factor;
       }
       Queries().Store((at + d) * kTile + r, x);
     }
@@ -229,7 +229,8 @@ struct Forward {
   // Blocks [begin, end); prefill folds splits through slot BlockX().
   REGARD_DEVICE void Walk(int begin, int end) {
     constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;
-    const float scale = ScaleOf(p.options, task.s.b, task.kv_head);
+    const float scale = p.qv.data == nullptr ? ScaleOf(p.options, task.s.b, task.kv_head)
+                                             : QueryScaleOf(p.options, task.s.b, task.kv_head);
     bool any_bad = false;
     for (int block = begin; block < end; ++block) {
       if (!C.split && block > begin && block % kBlocksPerSplit == 0) {
@@ -248,7 +249,7 @@ struct Forward {
       REGARD_UNROLL
       for (int r = 0; r < kDots; ++r) dots[r] = 0;
       Dots(dots, p.cache.k, p.shape.head_dim, 0, block, common, count);
-      if (p.qv.data != nullptr) Dots(dots, p.cache.v, p.shape.head_dim_v, C.head_dim, block, common, count);
+      if constexpr (C.qv) Dots(dots, p.cache.v, p.shape.head_dim_v, C.head_dim, block, common, count);
       const int key = ThreadIndex() % kBlockKeys, row0 = ThreadIndex() / kBlockKeys * kDots;
       REGARD_UNROLL
       for (int r = 0; r < kDots; ++r) Weights().Store((row0 + r) * kBlockKeys + key, dots[r]);
@@ -296,8 +297,12 @@ struct Forward {
     Clear();
     BlockBarrier();  // nobody reads the last tile any more
     RowTable<C>::Fill(p, task);
-    LoadRows(p.q, p.shape.head_dim, 0);
-    if (p.qv.data != nullptr) LoadRows(p.qv, p.shape.head_dim_v, C.head_dim);
+    if constexpr (C.qv) {  // one chain runs over k and v, so that their descales go into the queries
+      LoadRows(p.q, p.shape.head_dim, 0, KeyScaleOf(p.options, task.s.b, task.kv_head));
+      LoadRows(p.qv, p.shape.head_dim_v, C.head_dim, ValueScaleOf(p.options, task.s.b, task.kv_head));
+    } else {
+      LoadRows(p.q, p.shape.head_dim, 0, 1.0f);
+    }
     int begin = task.any.begin / kBlockKeys, end = empty ? begin : static_cast<int>(CeilDiv(task.any.end, kBlockKeys));
     if (C.split) {
       constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;
