@@ -81,7 +81,7 @@ void RequireAbleKernels(const std::vector<Problem>& problems, const std::vector<
     for (const KernelInfo* kernel : kernels) {
       const Verdict verdict = kernel->supports(*kernel, p, DeviceCaps::Host());
       able |= verdict.accepted;
-      if (!verdict.accepted && reasons.size() < 300) reasons += fmt::format("; {}: {}", kernel->name, verdict.Reason());
+      if (!verdict.accepted && reasons.size() < 300) reasons += fmt::format("; {}: {}", kernel->name, verdict.Said(DeviceCaps::Host()).reason);
     }
     if (!able) throw Error("case", Print(p), "a case that one of the kernels can do" + reasons);
   }

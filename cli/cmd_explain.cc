@@ -23,19 +23,29 @@ struct Options {
   bool mask = false;
   bool no_measure = false;
   std::int64_t sequence = 0;
-  std::string device_isa;
+  std::string device_isa, device;
 };
+
+// The machine that the case is explained for.
+DeviceCaps DeviceOf(const Options& options) {
+  if (!options.device.empty()) {
+    if (!options.device_isa.empty()) throw Error("--device-isa", options.device_isa, "one of --device and --device-isa");
+    return ParseDevice("--device", options.device);
+  }
+  DeviceCaps caps = DeviceCaps::Host();
+  const bool pretended = !options.device_isa.empty();
+  if (pretended) caps.isas = IsasUpTo(ParseIsa("--device-isa", options.device_isa));
+  // Figures of this machine would be wrong beside instructions that it lacks or hides.
+  if (!options.no_measure && !pretended) MeasureQuickly(&caps);
+  return caps;
+}
 
 void Explain(const Options& options) {
   const std::vector<std::string> texts = JoinCases(options.words);
   if (texts.size() != 1) throw Error("case", fmt::format("{} cases", texts.size()), "one case");
   const Problem p = ParseProblem(texts.front());
   Validate(p);
-  DeviceCaps caps = DeviceCaps::Host();
-  const bool pretended = !options.device_isa.empty();
-  if (pretended) caps.isas = IsasUpTo(ParseIsa("--device-isa", options.device_isa));
-  // Figures of this machine would be wrong beside instructions that it lacks or hides.
-  if (!options.no_measure && !pretended) MeasureQuickly(&caps);
+  const DeviceCaps caps = DeviceOf(options);
   const Selection selection = Select(p, caps);
   const Plan plan(p, selection);
   std::string mask;
@@ -67,6 +77,9 @@ void RegisterExplain(CLI::App& app, int&) {
   command->add_option(
       "--device-isa", options->device_isa,
       "Pretend that the CPU's best instruction set is this one (scalar, neon, avx2, avx512, avx512_bf16)");
+  command->add_option("--device", options->device,
+                      "Explain for this device: cpu, cuda, cuda:1, or a GPU by name, here or not: T4, A100, \"RTX 4090\", H100")
+      ->type_name("NAME");
   command->add_flag("--no-measure", options->no_measure,
                     "Use cautious figures for bandwidth and FMA rate: no probe runs");
   command->callback([options] { Explain(*options); });

@@ -17,6 +17,9 @@
 #include "regard/version.h"
 #include "src/cases/buffer.h"
 #include "src/cpu/probe/roof.h"
+#include "src/cuda/devices.h"
+#include "src/cuda/driver/driver_api.h"
+#include "src/cuda/driver/nvrtc.h"
 
 namespace regard::cli {
 namespace {
@@ -90,6 +93,51 @@ std::string IsaNames(const DeviceCaps& caps) {
   return names;
 }
 
+// "NVIDIA A100-SXM4-80GB, sm_80, ..."; what hinders its kernels, on the same line.
+std::string GpuText(const DeviceCaps& caps) {
+  const GpuCaps& g = *caps.gpu;
+  std::string text = fmt::format("{}, sm_{}, {} multiprocessors, {}, L2 {}, {:.0f} GB/s, f16 {:.0f} TFLOP/s (peaks)", caps.name,
+                                 g.sm, g.multiprocessors, Bytes(static_cast<double>(g.memory_bytes)),
+                                 Bytes(static_cast<double>(g.l2_bytes)), g.memory_gbps, g.tensor_f16_tflops);
+  if (g.missing.empty()) return text;
+  return text + "; no kernels: " + g.missing + (g.remedy.empty() ? "" : " -> " + g.remedy);
+}
+
+void PrintGpus() {
+  const cuda::Status& status = cuda::WhyNoGpu();
+  if (DeviceCaps::GpuCount() == 0) {
+    const std::string remedy = status.remedy.empty() ? "" : " -> " + status.remedy;
+    fmt::print("gpus      none: {}{}\n", status.ok ? "the CUDA driver does not describe them" : status.reason, remedy);
+    return;
+  }
+  const cuda::NvrtcApi& nvrtc = cuda::Nvrtc();
+  fmt::print("cuda      driver of CUDA {}, {}\n", cuda::VersionText(cuda::Driver().version),
+             nvrtc.status.ok ? fmt::format("NVRTC {} ({})", nvrtc.VersionText(), nvrtc.path) : nvrtc.status.reason);
+  for (int index = 0; index < DeviceCaps::GpuCount(); ++index) {
+    fmt::print("cuda:{:<5}{}\n", index, GpuText(DeviceCaps::Gpu(index)));
+  }
+}
+
+nlohmann::ordered_json GpusJson() {
+  auto gpus = nlohmann::ordered_json::array();
+  for (int index = 0; index < DeviceCaps::GpuCount(); ++index) {
+    const DeviceCaps& caps = DeviceCaps::Gpu(index);
+    const GpuCaps& g = *caps.gpu;
+    gpus.push_back({{"index", index},
+                    {"name", caps.name},
+                    {"sm", g.sm},
+                    {"multiprocessors", g.multiprocessors},
+                    {"shared_per_block_bytes", g.shared_per_block_bytes},
+                    {"l2_bytes", g.l2_bytes},
+                    {"memory_bytes", g.memory_bytes},
+                    {"memory_gbps", g.memory_gbps},
+                    {"tensor_f16_tflops", g.tensor_f16_tflops},
+                    {"f32_tflops", g.f32_tflops},
+                    {"missing", g.missing}});
+  }
+  return gpus;
+}
+
 void PrintText(const DeviceCaps& caps, const Measured* m) {
   fmt::print("regard    {}\n", regard_version());
   fmt::print("cpu       {}\n", caps.name);
@@ -97,6 +145,7 @@ void PrintText(const DeviceCaps& caps, const Measured* m) {
   fmt::print("threads   {}\n", caps.threads);
   fmt::print("caches    L1 {}, L2 {} of one core, L3 {} shared\n", Bytes(static_cast<double>(caps.l1_bytes)),
              Bytes(static_cast<double>(caps.l2_bytes)), Bytes(static_cast<double>(caps.l3_bytes)));
+  PrintGpus();
   if (!m) {
     fmt::print("roofs     not measured: regard info --measure\n");
     return;
@@ -132,6 +181,8 @@ void PrintJson(const DeviceCaps& caps, const Measured* m) {
   json["l1_bytes"] = caps.l1_bytes;
   json["l2_bytes"] = caps.l2_bytes;
   json["l3_bytes"] = caps.l3_bytes;
+  json["gpus"] = GpusJson();
+  json["gpus_missing"] = cuda::WhyNoGpu().reason;
   if (m) {
     json["clock_ghz"] = m->clock_hz / 1e9;
     json["flops_roofs"] = nlohmann::ordered_json::array();
@@ -164,7 +215,7 @@ void Info(bool measure, bool json) {
 }  // namespace
 
 void RegisterInfo(CLI::App& app, int&) {
-  auto* command = app.add_subcommand("info", "This machine: CPU, instruction sets, caches, and its measured roofs");
+  auto* command = app.add_subcommand("info", "This machine: CPU, instruction sets, caches, GPUs, and its measured roofs");
   auto measure = std::make_shared<bool>(false), json = std::make_shared<bool>(false);
   command->add_flag("--measure", *measure, "Measure clock, FMA and dot-product rates, and read bandwidth");
   command->add_flag("--json", *json, "As JSON");

@@ -12,10 +12,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
-#include "cli/device_options.h"
 #include "cli/text_table.h"
 #include "regard/problem.h"
 #include "src/backend/kernel_info.h"
+#include "src/backend/probe_devices.h"
 
 namespace regard::cli {
 namespace {
@@ -68,8 +68,11 @@ bool IsLegal(const Problem& p) {
   }
 }
 
-bool Accepts(const KernelInfo& kernel, const Problem& p, const DeviceCaps& caps) {
-  return IsLegal(p) && kernel.supports(kernel, p, caps).accepted;
+using Devices = std::vector<DeviceCaps>;
+
+bool Accepts(const KernelInfo& kernel, const Problem& p, const Devices& devices) {
+  return IsLegal(p) && std::any_of(devices.begin(), devices.end(),
+                                   [&](const DeviceCaps& caps) { return kernel.supports(kernel, p, caps).accepted; });
 }
 
 Problem Plain(Phase phase, DType dtype, std::int64_t head_dim) {
@@ -101,20 +104,18 @@ const char* PhaseName(Phase phase) {
 }
 
 Support AddedTo(const std::vector<Problem>& plain, const KernelInfo& kernel, const Feature& feature,
-                const DeviceCaps& caps) {
+                const Devices& devices) {
   std::size_t taken = 0, legal = 0;
   for (Problem p : plain) {
     feature.add(p);
-    taken += Accepts(kernel, p, caps);
+    taken += Accepts(kernel, p, devices);
     legal += IsLegal(p);
   }
   return taken == 0 ? Support::kNone : taken == legal ? Support::kAll : Support::kSome;
 }
 
-// What `kernel` supports on a device that lacks nothing.
-Row Probe(const KernelInfo& kernel) {
-  DeviceCaps everything;
-  everything.isas.assign(std::begin(kAllIsas), std::end(kAllIsas));
+// What `kernel` supports on devices that lack nothing, and whether one here is among them.
+Row Probe(const KernelInfo& kernel, const Devices& everything, const Devices& here) {
   Row row;
   row.kernel = &kernel;
   constexpr std::int64_t kHeadDim = 64;
@@ -127,7 +128,7 @@ Row Probe(const KernelInfo& kernel) {
       const Problem p = Plain(phase, dtype, kHeadDim);
       if (!Accepts(kernel, p, everything)) continue;
       (phase == Phase::kBackward ? plain_backward : IsFp8(dtype) ? plain_fp8 : plain).push_back(p);
-      row.here = row.here || Accepts(kernel, p, DeviceCaps::Host());
+      row.here = row.here || Accepts(kernel, p, here);
       note(&row.phases, PhaseName(phase));
       note(&row.dtypes, std::string(Name(dtype)));
       for (std::int64_t d = 512; d > row.max_head_dim; --d) {
@@ -218,7 +219,8 @@ nlohmann::ordered_json MatrixJson(const std::vector<Row>& rows) {
 
 void List(bool json) {
   std::vector<Row> rows;
-  for (const KernelInfo* kernel : AllKernels()) rows.push_back(Probe(*kernel));
+  const Devices everything = ProbeDevices(), here = DevicesHere();
+  for (const KernelInfo* kernel : AllKernels()) rows.push_back(Probe(*kernel, everything, here));
   fmt::print("{}", json ? MatrixJson(rows).dump(2) + "\n" : MatrixText(rows));
 }
 

@@ -25,8 +25,8 @@ struct MaskMod {
   const void* ctx = nullptr;
 };
 
-// Tensors, lengths and run-time values of one call. Absent means std::nullopt. All views are on one device; index
-// tensors are i32, contiguous. out (and the cache being appended to) must not overlap any input.
+// Tensors, lengths and run-time values of one call. Absent means std::nullopt. All views are on one device, index tensors
+// among them; these are i32, contiguous. out (and the cache being appended to) must not overlap any input.
 struct AttentionArgs {
   // q: dense (B, Sq, Hq, D), packed (Tq, Hq, D) with cu_seqlens_q. k, v: dense (B', Skv, Hkv, D|Dv), packed
   // (Tkv, Hkv, D|Dv) with cu_seqlens_kv, or paged (pages, page_size, Hkv, D|Dv) NHD / (pages, Hkv, page_size, D|Dv) HND.
@@ -67,6 +67,9 @@ struct AttentionArgs {
   ScoreMod score_mod;
   MaskMod mask_mod;
   std::uint64_t dropout_seed = 0, dropout_offset = 0;
+  // Bounds for lengths that lie on a GPU, where no host call can read them: queries and keys of the longest sequence.
+  // Absent: what the tensors can hold. A longer sequence is an error that the kernels report.
+  std::optional<std::int64_t> max_seqlen_q, max_seqlen_kv;
 };
 
 // The backward pass: gradients for q, k, v, bias and sink of a loss that depends on out, and on lse where dlse is given.
@@ -84,7 +87,8 @@ struct BackwardArgs {
 };
 
 // The exact problem of a call: lengths from the tensors, phase decode if no sequence has more than 15 queries,
-// mixed if some have and some have not, else prefill. Throws Error for shapes that make no problem.
+// mixed if some have and some have not, else prefill. Of tensors on a GPU, whose lengths cannot be read, a bound: the
+// longest that shapes, max_seqlen_q and max_seqlen_kv allow. Throws Error for shapes that make no problem.
 REGARD_API Problem ProblemOf(const AttentionArgs& args, const AttentionOptions& options);
 // The same for a backward call: phase backward; its word `lse` is not set.
 REGARD_API Problem BackwardProblemOf(const BackwardArgs& args, const AttentionOptions& options);
@@ -93,7 +97,8 @@ REGARD_API Problem BackwardProblemOf(const BackwardArgs& args, const AttentionOp
 class REGARD_API OwnedTensor {
  public:
   OwnedTensor() = default;
-  OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape);  // 64-byte aligned, uninitialised
+  // Uninitialised; on the CPU 64-byte aligned, on a GPU 256. Throws Error{"device"} where no memory can be had.
+  OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape, Device device = {});
   const TensorView& view() const noexcept { return view_; }
   bool defined() const noexcept { return view_.data != nullptr || view_.rank > 0; }
 
@@ -105,7 +110,8 @@ class REGARD_API OwnedTensor {
 struct CallControl {
   std::optional<KernelChoice> choice;
   Executor* executor = nullptr;   // default: DefaultExecutor()
-  Workspace workspace;            // default: allocated for the call
+  Workspace workspace;            // default: allocated for the call; on a GPU in the order of its stream
+  Stream stream;                  // of a GPU: the call's work is put there, and the call returns before it is done
 };
 
 struct AttentionResult {
@@ -138,7 +144,8 @@ REGARD_API BackwardResult AttentionBackward(BackwardArgs args, const AttentionOp
 // (o_a, l_a) + (o_b, l_b) of docs/semantics.md. o: (B, S, H, Dv) or (T, H, Dv), f32/f16/bf16, lse: f32 (B, H, S) or
 // (H, T). out may be o_a itself (same view), nothing else may overlap.
 REGARD_API void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b,
-                            const TensorView& lse_b, const TensorView& out, const TensorView& lse_out);
+                            const TensorView& lse_b, const TensorView& out, const TensorView& lse_out,
+                            Stream stream = {});
 
 // What attention works with and leaves nowhere, for looking at small cases: (B, Hq, Sq, Skv), dense, Sq and Skv the
 // longest of the batch. Entry (b, h, i, j) counts i and j inside sequence b; 0 where it has no such query or key. The

@@ -84,6 +84,7 @@ struct REGARD_API Selection {
   std::string numerics;    // its numerics id: equal ids give equal bits
   Cost cost;
   Rejections rejected;
+  std::shared_ptr<const DeviceCaps> gpu;  // the GPU that it was made for; null: the CPU
   // Throws Error{"kernel"} if no such rejection.
   const Rejection& RejectionOf(std::string_view kernel) const;
 };
@@ -100,15 +101,16 @@ struct PlanSetting {
   std::string source;
 };
 
-// How a plan cuts the work; for explain and for tests.
+// How a plan cuts the work; for explain and for tests. On a GPU a task is a block of threads.
 struct PlanShape {
-  std::int64_t rows_per_tile = 0;       // query rows of a register tile
+  std::int64_t rows_per_tile = 0;       // query rows of a register tile; GPU: of a warp
   std::int64_t rows_per_task = 0;       // query rows (positions x group) of a prefill task
   std::int64_t kv_block_tokens = 0;     // numerics: block of the running maximum
   std::int64_t kv_split_tokens = 0;     // numerics: states fold at multiples of it
   std::int64_t max_tasks = 0;
-  int threads = 1;
+  int threads = 1;                      // of the executor; GPU: of a block
   std::vector<PlanSetting> settings;    // all that may be tuned; empty where nothing can
+  std::vector<std::string> instances;   // GPU: the compiled kernels of a launch, in their order
 };
 
 class REGARD_API Plan {
@@ -126,7 +128,7 @@ class REGARD_API Plan {
   const Problem& problem() const noexcept;
   const Selection& selection() const noexcept;
   const PlanShape& shape() const noexcept;
-  std::size_t workspace_bytes() const noexcept;  // what Launch needs, 64-byte aligned
+  std::size_t workspace_bytes() const noexcept;  // what Launch needs, in the memory of the plan's device
   Executor& executor() const noexcept;
 
   struct Impl;
@@ -136,21 +138,35 @@ class REGARD_API Plan {
   std::shared_ptr<const Impl> impl_;
 };
 
-// Caller-provided scratch memory; one launch at a time may use it. Any alignment (a plan's size allows for it).
+// Caller-provided scratch memory on the plan's device; one launch at a time may use it. Any alignment (a plan's size
+// allows for it).
 struct Workspace {
   void* data = nullptr;
   std::size_t bytes = 0;
 };
 
+// A CUstream (cudaStream_t) of the caller's, for plans of a GPU; null: the default stream. A launch puts its kernels there
+// and returns: it neither waits nor allocates, so that a stream may be captured into a graph.
+struct Stream {
+  void* handle = nullptr;
+};
+
 // Checks args against the plan (shapes, dtypes, bounds, host tables), then runs. Allocates nothing. Throws Error before
 // anything is written: see docs/validation.md. args.out is required; args.lse where the problem wants it.
-REGARD_API void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace);
+// On a GPU lengths and tables are on the device too, where the kernels check them: a bad entry is skipped, reads and
+// writes alike, and a later launch or CheckDevice throws Error{"cuda.tables"}.
+REGARD_API void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace, Stream stream = {});
 // Without the checks: undefined for args that Launch would refuse.
-REGARD_API void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace);
+REGARD_API void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace, Stream stream = {});
 
 // The same for a plan whose problem has the phase backward; every gradient view needs memory.
-REGARD_API void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace);
-REGARD_API void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace);
+REGARD_API void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace, Stream stream = {});
+REGARD_API void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace,
+                                        Stream stream = {});
+
+// Waits for `stream`, then throws Error{"cuda.tables"} if a kernel on that GPU has met a bad length or table entry since
+// the last such error. Does nothing for a CPU.
+REGARD_API void CheckDevice(Device device, Stream stream = {});
 
 // The text that `regard explain` prints, and the same as JSON.
 REGARD_API std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* plan, const Selection& s);

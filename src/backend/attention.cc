@@ -2,36 +2,54 @@
 #include "regard/attention.h"
 
 #include <memory>
-#include <new>
+#include <optional>
 #include <string>
+
+#include "src/backend/device_of.h"
+#include "src/cuda/allocate.h"
 
 namespace regard {
 namespace {
 
 // Output tensors as q lies: (B, Sq, Hq, Dv) and (B, Hq, Sq), or (Tq, Hq, Dv) and (Hq, Tq).
 OwnedTensor MakeOut(const AttentionArgs& a, const Problem& p) {
-  return a.q.rank == 3 ? OwnedTensor(p.OutType(), {a.q.shape[0], p.heads_q, p.head_dim_v})
-                       : OwnedTensor(p.OutType(), {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v});
+  return a.q.rank == 3 ? OwnedTensor(p.OutType(), {a.q.shape[0], p.heads_q, p.head_dim_v}, a.q.device)
+                       : OwnedTensor(p.OutType(), {a.q.shape[0], a.q.shape[1], p.heads_q, p.head_dim_v}, a.q.device);
 }
 OwnedTensor MakeLse(const AttentionArgs& a, const Problem& p) {
-  return a.q.rank == 3 ? OwnedTensor(DType::kF32, {p.heads_q, a.q.shape[0]})
-                       : OwnedTensor(DType::kF32, {a.q.shape[0], p.heads_q, a.q.shape[1]});
+  return a.q.rank == 3 ? OwnedTensor(DType::kF32, {p.heads_q, a.q.shape[0]}, a.q.device)
+                       : OwnedTensor(DType::kF32, {a.q.shape[0], p.heads_q, a.q.shape[1]}, a.q.device);
 }
 
 // A gradient of the shape of t, where the caller brought no memory for it.
 void MakeGradient(const TensorView& t, DType dtype, TensorView& gradient, OwnedTensor& own) {
   if (gradient.data != nullptr) return;
-  own = t.rank == 3 ? OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2]})
-                    : OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2], t.shape[3]});
+  own = t.rank == 3 ? OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2]}, t.device)
+                    : OwnedTensor(dtype, {t.shape[0], t.shape[1], t.shape[2], t.shape[3]}, t.device);
   gradient = own.view();
 }
 
-// The caller's workspace, or one of our own (uninitialised) that `own` keeps.
-Workspace WorkspaceOf(const Plan& plan, const CallControl& control, std::unique_ptr<std::byte[]>& own) {
-  if (control.workspace.data != nullptr) return control.workspace;
-  own.reset(new std::byte[plan.workspace_bytes()]);
-  return {own.get(), plan.workspace_bytes()};
-}
+// The caller's workspace, or one of our own (uninitialised) until destruction.
+class CallWorkspace {
+ public:
+  CallWorkspace(const Plan& plan, const CallControl& control, Device device) : given_(control.workspace) {
+    if (given_.data != nullptr) return;
+    given_.bytes = plan.workspace_bytes();
+    if (device.type == DeviceType::kCuda) {
+      gpu_.emplace(device.index, given_.bytes, control.stream);
+      given_.data = gpu_->data();
+    } else {
+      cpu_.reset(new std::byte[given_.bytes]);
+      given_.data = cpu_.get();
+    }
+  }
+  Workspace get() const { return given_; }
+
+ private:
+  Workspace given_;
+  std::unique_ptr<std::byte[]> cpu_;
+  std::optional<cuda::StreamBuffer> gpu_;
+};
 
 }  // namespace
 
@@ -40,7 +58,7 @@ AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool
   p.lse = want_lse || a.lse;
   Validate(p);
   AttentionResult result;
-  const DeviceCaps& caps = DeviceCaps::Host();
+  const DeviceCaps& caps = CapsOf("q", a.q);
   result.selection = control.choice ? Select(p, caps, *control.choice) : Select(p, caps);
   const Plan plan(p, result.selection, control.executor);
   if (a.out.data == nullptr) {
@@ -51,8 +69,8 @@ AttentionResult Attention(AttentionArgs a, const AttentionOptions& options, bool
     result.lse = MakeLse(a, p);
     a.lse = result.lse.view();
   }
-  std::unique_ptr<std::byte[]> own;
-  Launch(plan, a, WorkspaceOf(plan, control, own));
+  const CallWorkspace workspace(plan, control, a.q.device);
+  Launch(plan, a, workspace.get(), control.stream);
   return result;
 }
 
@@ -60,14 +78,14 @@ BackwardResult AttentionBackward(BackwardArgs a, const AttentionOptions& options
   const Problem p = BackwardProblemOf(a, options);
   Validate(p);
   BackwardResult result;
-  const DeviceCaps& caps = DeviceCaps::Host();
+  const DeviceCaps& caps = CapsOf("q", a.forward.q);
   result.selection = control.choice ? Select(p, caps, *control.choice) : Select(p, caps);
   const Plan plan(p, result.selection, control.executor);
   MakeGradient(a.forward.q, p.GradType(), a.dq, result.dq);
   MakeGradient(a.forward.k, p.GradType(), a.dk, result.dk);
   MakeGradient(a.forward.v, p.GradType(), a.dv, result.dv);
-  std::unique_ptr<std::byte[]> own;
-  LaunchBackward(plan, a, WorkspaceOf(plan, control, own));
+  const CallWorkspace workspace(plan, control, a.forward.q.device);
+  LaunchBackward(plan, a, workspace.get(), control.stream);
   return result;
 }
 

@@ -120,7 +120,15 @@ std::string SettingsLine(const std::vector<PlanSetting>& settings) {
   return line;
 }
 
+std::string GpuLine(const DeviceCaps& c) {
+  const GpuCaps& g = *c.gpu;
+  return c.name + Format(", sm_%d, %d multiprocessors, L2 ", g.sm, g.multiprocessors) + Bytes(static_cast<double>(g.l2_bytes)) +
+         Format(", %.4g GB/s, f16 %.3g TFLOP/s, f32 %.3g TFLOP/s (%s)", g.memory_gbps, g.tensor_f16_tflops, g.f32_tflops,
+                g.index ? "peaks" : "pretended: the vendor's peaks");
+}
+
 std::string DeviceLine(const DeviceCaps& c) {
+  if (c.gpu) return GpuLine(c);
   return c.name + Format(", %d thread%s, %s", c.threads, c.threads == 1 ? "" : "s", Name(c.Best())) + ", L2 " +
          Bytes(static_cast<double>(c.l2_bytes)) +
          Format(", read %.3g GB/s, f32 %.3g GFLOP/s a thread (%s)", c.read_gbps, c.fma_gflops, c.measured ? "measured" : "a guess");
@@ -131,8 +139,18 @@ std::string CostLine(const Problem& p, const Cost& c) {
   return work + ", about " + Seconds(c.seconds);
 }
 
+std::string GpuPlanLine(const Plan& plan) {
+  const PlanShape& s = plan.shape();
+  std::string kernels;
+  for (const std::string& instance : s.instances) kernels += (kernels.empty() ? "" : ", then ") + instance;
+  return Format("%" PRId64 " block%s of %d threads, tiles of %" PRId64 " rows, key blocks of %" PRId64 ", splits of %" PRId64 ", workspace ",
+                s.max_tasks, s.max_tasks == 1 ? "" : "s", s.threads, s.rows_per_task, s.kv_block_tokens, s.kv_split_tokens) +
+         Bytes(static_cast<double>(plan.workspace_bytes())) + "\ncompiled  " + kernels;
+}
+
 std::string PlanLine(const Problem& p, const Plan& plan) {
   const PlanShape& s = plan.shape();
+  if (!s.instances.empty()) return GpuPlanLine(plan);
   std::string line;
   const std::int64_t splits = s.kv_split_tokens > 0 ? (p.seq_kv + s.kv_split_tokens - 1) / s.kv_split_tokens : 0;
   if (p.phase == Phase::kDecode) {
@@ -144,6 +162,21 @@ std::string PlanLine(const Problem& p, const Plan& plan) {
   }
   return line + Format(", up to %" PRId64 " tasks, %d thread%s, workspace ", s.max_tasks, s.threads, s.threads == 1 ? "" : "s") +
          Bytes(static_cast<double>(plan.workspace_bytes()));
+}
+
+void WriteDevice(JsonWriter& w, const DeviceCaps& caps) {
+  w.Member("name", caps.name).Member("type", caps.gpu ? "cuda" : "cpu");
+  if (!caps.gpu) {
+    w.Member("isa", Name(caps.Best())).Member("threads", caps.threads);
+    w.Member("l1_bytes", caps.l1_bytes).Member("l2_bytes", caps.l2_bytes).Member("l3_bytes", caps.l3_bytes);
+    w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
+    return;
+  }
+  const GpuCaps& g = *caps.gpu;
+  w.Member("pretended", !g.index.has_value()).Member("sm", g.sm).Member("multiprocessors", g.multiprocessors);
+  w.Member("shared_per_block_bytes", g.shared_per_block_bytes).Member("l2_bytes", g.l2_bytes);
+  w.Member("memory_bytes", g.memory_bytes).Member("memory_gbps", g.memory_gbps);
+  w.Member("tensor_f16_tflops", g.tensor_f16_tflops).Member("f32_tflops", g.f32_tflops);
 }
 
 }  // namespace
@@ -178,9 +211,7 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
   w.Open('{');
   w.Member("problem", Print(p));
   w.Key("device").Open('{');
-  w.Member("name", caps.name).Member("isa", Name(caps.Best())).Member("threads", caps.threads);
-  w.Member("l1_bytes", caps.l1_bytes).Member("l2_bytes", caps.l2_bytes).Member("l3_bytes", caps.l3_bytes);
-  w.Member("read_gbps", caps.read_gbps).Member("fma_gflops", caps.fma_gflops).Member("measured", caps.measured);
+  WriteDevice(w, caps);
   w.Close('}');
   w.Key("chosen").Open('{');
   w.Member("kernel", s.kernel).Member("numerics", NumericsOf(plan, s));
@@ -194,6 +225,11 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
     w.Member("kv_block_tokens", shape.kv_block_tokens).Member("kv_split_tokens", shape.kv_split_tokens);
     w.Member("max_tasks", shape.max_tasks).Member("threads", shape.threads);
     w.Member("workspace_bytes", static_cast<std::int64_t>(plan->workspace_bytes()));
+    if (!shape.instances.empty()) {
+      w.Key("instances").Open('[');
+      for (const std::string& instance : shape.instances) w.Value(instance);
+      w.Close(']');
+    }
     w.Key("settings").Open('{');
     for (const PlanSetting& setting : shape.settings) {
       w.Key(setting.name).Open('{').Member("value", setting.value).Member("source", setting.source).Close('}');

@@ -1,6 +1,6 @@
 // MergeStates: m = max(l_a, l_b), w = exp(l - m), o = (w_a o_a + w_b o_b) / (w_a + w_b), l = m + log(w_a + w_b)
 // (docs/semantics.md, "Merging partial results"). The two weights of a row are worked out in f64 and rounded once, the
-// values are weighed in f32. Owns nothing; out may be o_a and lse_out may be lse_a, element for element.
+// values are weighed in f32; on a GPU both in f32 (src/cuda/merge.cc). Owns nothing; out may be o_a and lse_out may be lse_a, element for element.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -12,6 +12,7 @@
 #include "regard/status.h"
 #include "src/backend/byte_span.h"
 #include "src/core/fp_mode.h"
+#include "src/cuda/merge.h"
 
 namespace regard {
 namespace {
@@ -36,8 +37,10 @@ bool SameView(const TensorView& a, const TensorView& b) {
   return a.data == b.data && a.dtype == b.dtype && a.rank == b.rank && a.shape == b.shape && a.stride == b.stride;
 }
 
-void RequireMemory(const char* field, const TensorView& t, bool written) {
-  if (t.device.type != DeviceType::kCpu) throw Error(field, "memory of another device", "host memory");
+void RequireMemory(const char* field, const TensorView& t, bool written, Device device) {
+  if (t.device.type != device.type || (device.type != DeviceType::kCpu && t.device.index != device.index)) {
+    throw Error(field, "memory of another device", device.type == DeviceType::kCpu ? "host memory" : "memory of o_a's device");
+  }
   const std::optional<ByteSpan> span = SpanOf(t);
   if (!span) throw Error(field, t.Describe(), "extents and strides that 64 bits can hold");
   if (span->begin >= span->end) return;
@@ -60,16 +63,16 @@ void RequireOut(const char* field, const TensorView& t, const TensorView& like, 
   }
   const auto last = static_cast<std::size_t>(t.rank - 1);
   if (t.shape[last] > 1 && t.stride[last] != 1) throw Error(field, t.Describe(), "a contiguous last dim");
-  RequireMemory(field, t, written);
+  RequireMemory(field, t, written, like.device);
 }
 
-void RequireLse(const char* field, const TensorView& t, const Rows& r, bool written) {
+void RequireLse(const char* field, const TensorView& t, const Rows& r, bool written, Device device) {
   const bool fits = r.packed ? t.rank == 2 && t.shape[0] == r.heads && t.shape[1] == r.positions
                              : t.rank == 3 && t.shape[0] == r.batch && t.shape[1] == r.heads && t.shape[2] == r.positions;
   if (!fits || t.dtype != DType::kF32) {
     throw Error(field, t.Describe(), r.packed ? "f32 (H, T)" : "f32 (B, H, S)");
   }
-  RequireMemory(field, t, written);
+  RequireMemory(field, t, written, device);
 }
 
 void RequireApart(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b, const TensorView& lse_b,
@@ -136,7 +139,8 @@ void Weigh(const Weights& w, const float* y, std::int64_t n, float* x) {
 }  // namespace
 
 void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorView& o_b, const TensorView& lse_b,
-                 const TensorView& out, const TensorView& lse_out) {
+                 const TensorView& out, const TensorView& lse_out, Stream stream) {
+  if (o_a.device.type == DeviceType::kOpenCl) throw Error("o_a", "memory of opencl", "host memory, or a GPU's by CUDA");
   if (o_a.rank != 3 && o_a.rank != 4) throw Error("o_a", o_a.Describe(), "(B, S, H, Dv) or (T, H, Dv)");
   const bool packed = o_a.rank == 3;
   const Rows r{packed ? 1 : o_a.shape[0], o_a.shape[packed ? 0 : 1], o_a.shape[packed ? 1 : 2],
@@ -144,10 +148,11 @@ void MergeStates(const TensorView& o_a, const TensorView& lse_a, const TensorVie
   RequireOut("o_a", o_a, o_a, false);
   RequireOut("o_b", o_b, o_a, false);
   RequireOut("out", out, o_a, true);
-  RequireLse("lse_a", lse_a, r, false);
-  RequireLse("lse_b", lse_b, r, false);
-  RequireLse("lse_out", lse_out, r, true);
+  RequireLse("lse_a", lse_a, r, false, o_a.device);
+  RequireLse("lse_b", lse_b, r, false, o_a.device);
+  RequireLse("lse_out", lse_out, r, true, o_a.device);
   RequireApart(o_a, lse_a, o_b, lse_b, out, lse_out);
+  if (o_a.device.type == DeviceType::kCuda) return cuda::Merge(o_a, lse_a, o_b, lse_b, out, lse_out, stream);
 
   DefaultExecutor().For(r.batch * r.positions, [&](std::int64_t n, int) {
     const FpModeGuard mode;

@@ -1,5 +1,5 @@
-// Plan and Launch. A launch's workspace: the sequences, the checks' scratch, then the kernel's own, each 64-byte aligned.
-// A plan owns its numbers and shares them among its copies' threads; workspace, tensors and executor are the caller's.
+// Plan and Launch. A launch's workspace on the CPU: the sequences, the checks' scratch, then the kernel's own, each 64-byte
+// aligned; on a GPU the kernel's own alone, 256-byte aligned. A plan owns its numbers and shares them among its copies' threads; workspace, tensors and executor are the caller's.
 #include "regard/plan.h"
 
 #include <algorithm>
@@ -9,12 +9,13 @@
 #include "regard/status.h"
 #include "src/backend/byte_span.h"
 #include "src/backend/plan_impl.h"
+#include "src/cuda/check_call.h"
 #include "src/problem/checks.h"
 
 namespace regard {
 namespace {
 
-constexpr std::size_t kAlign = 64;
+constexpr std::size_t kAlign = 64, kGpuAlign = 256;
 std::size_t RoundUp(std::size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
 // Every intermediate size of a plan within these bounds stays far below 2^63 bytes: at most 15 partial states of
@@ -50,8 +51,14 @@ void RequireApart(const AttentionArgs& args, const BackwardArgs* backward, const
   }
 }
 
+std::byte* Aligned(void* data, std::size_t alignment) {
+  auto* bytes = static_cast<std::byte*>(data);
+  return bytes + (alignment - reinterpret_cast<std::uintptr_t>(bytes) % alignment) % alignment;
+}
+
 // `backward` is null for a forward pass; else `args` is its member.
-void Run(const Plan& plan, const AttentionArgs& args, const BackwardArgs* backward, Workspace workspace, bool check) {
+void Run(const Plan& plan, const AttentionArgs& args, const BackwardArgs* backward, Workspace workspace, Stream stream,
+         bool check) {
   const Plan::Impl& impl = plan.impl();
   if ((impl.problem.phase == Phase::kBackward) != (backward != nullptr)) {
     throw Error("plan", backward ? "of a forward phase" : "of the phase backward",
@@ -62,9 +69,14 @@ void Run(const Plan& plan, const AttentionArgs& args, const BackwardArgs* backwa
                 "at least " + std::to_string(impl.total_bytes) + " bytes (Plan::workspace_bytes)");
   }
   if (!impl.refusal.empty()) throw Error("plan", impl.selection.kernel, impl.refusal);
-  auto* base = static_cast<std::byte*>(workspace.data);
-  if (check) RequireApart(args, backward, base, impl.total_bytes);
-  base += (kAlign - reinterpret_cast<std::uintptr_t>(base) % kAlign) % kAlign;
+  if (check) RequireApart(args, backward, static_cast<const std::byte*>(workspace.data), impl.total_bytes);
+  if (impl.device.type == DeviceType::kCuda) {
+    if (check) cuda::CheckCall(impl.problem, args, backward, impl.device);
+    std::byte* const own = Aligned(workspace.data, kGpuAlign);
+    return impl.selection.chosen->launch(
+        {impl.problem, args, {}, impl.kernel, *impl.executor, {own, impl.kernel.workspace_bytes}, backward, stream});
+  }
+  std::byte* const base = Aligned(workspace.data, kAlign);
   auto* sequences = reinterpret_cast<Sequence*>(base);
   const auto room = static_cast<std::size_t>(std::max<std::int64_t>(impl.problem.batch, 1));
   std::byte* scratch = base + impl.sequences_bytes;
@@ -75,7 +87,7 @@ void Run(const Plan& plan, const AttentionArgs& args, const BackwardArgs* backwa
   }
   const auto batch = static_cast<std::size_t>(BatchOf(args));
   impl.selection.chosen->launch({impl.problem, args, {sequences, batch}, impl.kernel, *impl.executor,
-                                 {scratch + impl.scratch_bytes, impl.kernel.workspace_bytes}, backward});
+                                 {scratch + impl.scratch_bytes, impl.kernel.workspace_bytes}, backward, stream});
 }
 
 }  // namespace
@@ -90,12 +102,25 @@ Plan::Plan(const Problem& bounds, const Selection& selection, Executor* executor
   impl->executor = executor ? executor : &DefaultExecutor();
   const KernelInfo& kernel = *selection.chosen;
   // A selection for another device or another problem may be planned, so that it can be explained, but never run.
-  const Verdict verdict = kernel.supports(kernel, bounds, DeviceCaps::Host());
-  if (!verdict.accepted) impl->refusal = "a kernel that can run the plan's problem here: " + verdict.Reason();
-  impl->kernel = kernel.plan(kernel, bounds, DeviceCaps::Host(), impl->executor->threads());
+  const DeviceCaps& caps = selection.gpu ? *selection.gpu : DeviceCaps::Host();
+  const Verdict verdict = kernel.supports(kernel, bounds, caps);
+  if (!verdict.accepted) {
+    impl->refusal = "a kernel that can run the plan's problem here: " + verdict.Said(caps).reason;
+    if (caps.type != kernel.device) throw Error("selection", kernel.name, "a kernel of the device: " + verdict.Said(caps).reason);
+  }
+  if (caps.gpu) {
+    impl->device = {DeviceType::kCuda, caps.gpu->index.value_or(0)};
+    if (!caps.gpu->index) impl->refusal = "a plan for a GPU of this machine; the " + caps.name + " is pretended";
+  }
+  impl->kernel = kernel.plan(kernel, bounds, caps, impl->executor->threads());
   if (!impl->kernel.numerics.empty()) {
     impl->selection.numerics = impl->kernel.numerics;
     impl->problem.options.invariance = Invariance::kNone;
+  }
+  if (caps.gpu) {
+    if (impl->kernel.workspace_bytes > 0) impl->total_bytes = kGpuAlign + impl->kernel.workspace_bytes;
+    impl_ = std::move(impl);
+    return;
   }
   impl->sequences_bytes = RoundUp(static_cast<std::size_t>(std::max<std::int64_t>(bounds.batch, 1)) * sizeof(Sequence));
   impl->scratch_bytes = RoundUp(ResolveScratchBytes(bounds));
@@ -114,17 +139,21 @@ const PlanShape& Plan::shape() const noexcept { return impl_->kernel.shape; }
 std::size_t Plan::workspace_bytes() const noexcept { return impl_->total_bytes; }
 Executor& Plan::executor() const noexcept { return *impl_->executor; }
 
-void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace) {
-  Run(plan, args, nullptr, workspace, true);
+void Launch(const Plan& plan, const AttentionArgs& args, Workspace workspace, Stream stream) {
+  Run(plan, args, nullptr, workspace, stream, true);
 }
-void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace) {
-  Run(plan, args, nullptr, workspace, false);
+void LaunchUnchecked(const Plan& plan, const AttentionArgs& args, Workspace workspace, Stream stream) {
+  Run(plan, args, nullptr, workspace, stream, false);
 }
-void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace) {
-  Run(plan, args.forward, &args, workspace, true);
+void LaunchBackward(const Plan& plan, const BackwardArgs& args, Workspace workspace, Stream stream) {
+  Run(plan, args.forward, &args, workspace, stream, true);
 }
-void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace) {
-  Run(plan, args.forward, &args, workspace, false);
+void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace, Stream stream) {
+  Run(plan, args.forward, &args, workspace, stream, false);
+}
+
+void CheckDevice(Device device, Stream stream) {
+  if (device.type == DeviceType::kCuda) cuda::CheckTables(device.index, stream);
 }
 
 }  // namespace regard

@@ -10,6 +10,7 @@ struct Plan::Impl {
   Selection selection;
   KernelPlan kernel;
   Executor* executor = nullptr;
+  Device device;        // whose memory a launch works on
   std::string refusal;  // why this machine may not launch it; "": it may
   std::size_t sequences_bytes = 0, scratch_bytes = 0, total_bytes = 0;
 };

@@ -1,5 +1,6 @@
 // ProblemOf: the exact problem of a call. It runs before validation, so it reads nothing that it has not looked at: ranks,
-// element types, addresses and extents of the few tables that it needs. A length beyond what its tensor holds is refused
+// element types, addresses and extents of the few tables that it needs. Tables on a GPU are not read: shapes and the
+// caller's max_seqlen_* bound the lengths in them. A length beyond what its tensor holds is refused
 // here, since a plan (and its workspace) would be made for it; every finer rule is left to the checks of Launch.
 #include <algorithm>
 #include <cstdint>
@@ -157,6 +158,29 @@ void ReadKeyLengths(const AttentionArgs& a, bool packed_kv, Problem& p) {
   p.seq_kv = std::max(p.seq_kv, p.append.value_or(0));
 }
 
+// The least of what a tensor holds and what the caller promises, where only a table knows the lengths.
+std::int64_t Bound(const char* field, std::int64_t capacity, const std::optional<std::int64_t>& promised, bool has_table) {
+  if (promised && *promised < 0) throw Error(field, std::to_string(*promised), "at least 0");
+  return promised && has_table ? std::min(capacity, *promised) : capacity;
+}
+
+// ReadQueries and ReadKeyLengths of a call on a GPU.
+void ReadBounds(const AttentionArgs& a, bool packed_kv, Problem& p) {
+  p.seq_q = Bound("max_seqlen_q", a.q.shape[p.varlen ? 0 : 1], a.max_seqlen_q, p.varlen || a.seqused_q);
+  p.phase = p.seq_q <= kMaxDecodeQueries ? Phase::kDecode : Phase::kPrefill;
+  if (a.k_new) {
+    const bool packed_new = a.cu_seqlens_new.has_value();
+    RequireRank("k_new", *a.k_new, packed_new ? 3 : 4, packed_new ? "(Tnew, Hkv, D)" : "(B, Snew, Hkv, D)");
+    p.append = a.k_new->shape[packed_new ? 0 : 1];
+  }
+  const std::int64_t capacity = !p.page_size ? a.k.shape[packed_kv ? 0 : 1]
+                                             : Slots(p.table == TableKind::kCsr ? a.kv_indices->shape[0] : a.block_table->shape[1],
+                                                     *p.page_size);
+  const bool has_table = packed_kv || p.page_size || a.cache_seqlens || a.seqlens_kv || a.seqused_kv;
+  p.seq_kv = Bound("max_seqlen_kv", capacity, a.max_seqlen_kv, has_table);
+  if (p.append) p.append = std::min(*p.append, p.seq_kv);
+}
+
 }  // namespace
 
 Problem ProblemOf(const AttentionArgs& a, const AttentionOptions& options) {
@@ -174,8 +198,12 @@ Problem ProblemOf(const AttentionArgs& a, const AttentionOptions& options) {
 
   const bool packed_kv = p.varlen && !a.block_table && !a.kv_indptr && !a.kv_indices && !a.kv_last_page_len;
   ReadKeys(a, packed_kv, p);
-  ReadQueries(a, p);
-  ReadKeyLengths(a, packed_kv, p);
+  if (a.q.device.type == DeviceType::kCuda) {
+    ReadBounds(a, packed_kv, p);
+  } else {
+    ReadQueries(a, p);
+    ReadKeyLengths(a, packed_kv, p);
+  }
 
   p.alibi = a.alibi_slopes.has_value();
   p.bias = a.bias.has_value();

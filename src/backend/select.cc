@@ -144,7 +144,8 @@ std::vector<Rejection> ReasonsAgainst(Rows rows, const Problem& p, const DeviceC
     if (k == chosen) continue;
     const Verdict v = k->supports(*k, p, caps);
     if (!v.accepted) {
-      rejected.push_back({k->name, v.Reason(), v.RemedyText(), false});
+      Verdict::Words said = v.Said(caps);
+      rejected.push_back({k->name, std::move(said.reason), std::move(said.remedy), false});
     } else if (const bool excluded = MatchesAny(choice.exclude, k->name); excluded || !Rank(choice, k->name)) {
       rejected.push_back(RejectionByChoice(*k, excluded, source == kEnvironment));
     } else {
@@ -274,6 +275,7 @@ Selection SelectAmong(Rows rows, const Problem& p, const DeviceCaps& caps, const
   }
   s.kernel = s.chosen->name;
   s.numerics = s.chosen->numerics;
+  if (caps.gpu) s.gpu = std::make_shared<const DeviceCaps>(caps);
   auto lost = std::make_shared<Rejections::Source>();
   lost->rows = rows;
   lost->problem = p;

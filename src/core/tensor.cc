@@ -7,6 +7,7 @@
 
 #include "regard/attention.h"
 #include "regard/status.h"
+#include "src/cuda/allocate.h"
 
 namespace regard {
 namespace {
@@ -71,7 +72,7 @@ std::string TensorView::Describe() const {
   return text + ")";
 }
 
-OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape)
+OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape, Device device)
     : view_(TensorView::Contiguous(nullptr, dtype, shape)) {
   const auto elements = static_cast<std::uint64_t>(view_.Elements());
   if (elements > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / SizeOf(dtype)) {
@@ -79,6 +80,13 @@ OwnedTensor::OwnedTensor(DType dtype, std::initializer_list<std::int64_t> shape)
   }
   // An empty tensor has an address too: a null one stands for "absent".
   const std::size_t bytes = elements == 0 ? 1 : elements * SizeOf(dtype);
+  view_.device = device;
+  if (device.type == DeviceType::kCuda) {
+    memory_ = cuda::Allocate(device.index, bytes);
+    view_.data = memory_.get();
+    return;
+  }
+  if (device.type != DeviceType::kCpu) throw Error("device", "opencl", "cpu or cuda");
   memory_ = std::shared_ptr<void>(::operator new(bytes, kAlignment), [](void* p) { ::operator delete(p, kAlignment); });
   view_.data = memory_.get();
 }

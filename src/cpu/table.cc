@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "src/backend/kernel_info.h"
+#include "src/backend/work.h"
 #include "src/cpu/backward.h"
 #include "src/cpu/forward.h"
 #include "src/problem/extent.h"
-#include "src/problem/lengths.h"
 #include "src/problem/phase.h"
 
 namespace regard {
@@ -25,6 +25,7 @@ bool TypeMatches(const char* type, DType t) { return type == std::string_view(Is
 
 // The instruction set and the type of q.
 Verdict SupportsTypes(Isa isa, const char* type, const Problem& p, const DeviceCaps& caps) {
+  if (caps.gpu) return RejectGpu();
   if (!caps.Has(isa)) {
     return Reject("isa", Name(caps.Best()), Name(isa)).Remedy("runs where the CPU has ", Name(isa));
   }
@@ -97,30 +98,7 @@ double DropoutFlops(Isa isa) {
 }
 
 Cost CostOf(Isa isa, const Problem& p, const DeviceCaps& caps) {
-  Cost cost;
-  const bool backward = p.phase == Phase::kBackward;
-  const double per_pair = backward ? 2.0 * static_cast<double>(3 * p.head_dim + 2 * p.head_dim_v)
-                                   : 2.0 * static_cast<double>(p.head_dim + p.head_dim_v + (p.qv ? p.head_dim_v : 0));
-  cost.flops = VisiblePairs(p) * static_cast<double>(p.heads_q) * per_pair;
-  const auto sum = [&](const LengthSpec& given, std::int64_t each, std::vector<std::int64_t> (*lengths)(const Problem&)) {
-    double n = static_cast<double>(p.batch) * static_cast<double>(each);
-    if (!given.empty()) {
-      n = 0;
-      for (std::int64_t length : lengths(p)) n += static_cast<double>(length);
-    }
-    return n;
-  };
-  const double keys = sum(p.lens, p.seq_kv, KeyLengths);
-  const double rows = sum(p.qlens, p.seq_q, QueryLengths) * static_cast<double>(p.heads_q);
-  cost.bytes = keys * static_cast<double>(p.heads_kv * (p.head_dim + p.head_dim_v)) *
-                   static_cast<double>(SizeOf(p.kv_dtype)) +
-               rows * static_cast<double>(p.head_dim * static_cast<std::int64_t>(SizeOf(p.dtype)) +
-                                          p.head_dim_v * static_cast<std::int64_t>(SizeOf(p.OutType())));
-  if (backward) {  // dout and out; the gradients
-    cost.bytes += rows * static_cast<double>(2 * p.head_dim_v * static_cast<std::int64_t>(SizeOf(p.OutType()))) +
-                  (keys * static_cast<double>(p.heads_kv * (p.head_dim + p.head_dim_v)) +
-                   rows * static_cast<double>(p.head_dim)) * static_cast<double>(SizeOf(p.GradType()));
-  }
+  Cost cost = WorkOf(p);
   const double draws = p.options.dropout > 0 ? VisiblePairs(p) * static_cast<double>(p.heads_q) * DropoutFlops(isa) : 0;
   const double compute = (cost.flops / Rate(isa) + draws) / (caps.fma_gflops * 1e9 * std::max(caps.threads, 1));
   cost.seconds = std::max(compute, cost.bytes / (caps.read_gbps * 1e9));

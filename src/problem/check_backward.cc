@@ -32,10 +32,10 @@ void CheckForwardOnly(const AttentionArgs& a) {
 
 }  // namespace
 
-void CheckBackwardViews(const Problem& p, const BackwardArgs& a) {
+void CheckBackwardViews(const Problem& p, const BackwardArgs& a, Device device) {
   const AttentionArgs& f = a.forward;
   CheckForwardOnly(f);
-  CheckViews(p, f);
+  CheckViews(p, f, device);
   for (const BackwardMember& m : BackwardMembers(a)) {
     if (m.view) CheckStorage(m.name, *m.view, f.q.device);
   }

@@ -182,8 +182,10 @@ void CheckScoreTensors(const Problem& p, const AttentionArgs& a, std::int64_t ba
 
 }  // namespace
 
-void CheckViews(const Problem& p, const AttentionArgs& a) {
-  if (a.q.device.type != DeviceType::kCpu) throw Error("q.device", DeviceText(a.q.device), "cpu");
+void CheckViews(const Problem& p, const AttentionArgs& a, Device device) {
+  if (a.q.device != device && (device.type != DeviceType::kCpu || a.q.device.type != DeviceType::kCpu)) {
+    throw Error("q.device", DeviceText(a.q.device), DeviceText(device));
+  }
   CheckStorage("q", a.q, a.q.device);
   CheckStorage("k", a.k, a.q.device);
   CheckStorage("v", a.v, a.q.device);

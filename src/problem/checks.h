@@ -1,5 +1,5 @@
 // The steps of ResolveArgs. Each later step relies on the earlier ones:
-//   CheckViews      what the views claim: presence, dtype, rank, shape, stride, address, overlap. Reads no element.
+//   CheckViews      what the views claim: presence, device, dtype, rank, shape, stride, address, overlap. Reads no element.
 //   FillSequences   lengths -> Sequence array. Reads index tensors only where their shapes allow; checks nothing.
 //   CheckSequences  lengths and row numbers: order, range, agreement, capacity.
 //   CheckTables     page numbers, and that no two appends of the call write one slot.
@@ -17,7 +17,7 @@
 
 namespace regard::checks {
 
-void CheckViews(const Problem& bounds, const AttentionArgs& args);
+void CheckViews(const Problem& bounds, const AttentionArgs& args, Device device = {});
 void FillSequences(const Problem& bounds, const AttentionArgs& args, std::span<Sequence> sequences) noexcept;
 void CheckSequences(const Problem& bounds, const AttentionArgs& args, std::span<const Sequence> sequences);
 void CheckTables(const Problem& bounds, const AttentionArgs& args, std::span<const Sequence> sequences,
@@ -27,7 +27,7 @@ void CheckOverlap(const AttentionArgs& args);
 // The same for the gradients of a backward call, whose other tensors are all read only.
 void CheckBackwardOverlap(const BackwardArgs& args);
 // CheckViews of a backward call.
-void CheckBackwardViews(const Problem& bounds, const BackwardArgs& args);
+void CheckBackwardViews(const Problem& bounds, const BackwardArgs& args, Device device = {});
 
 // A run of slots that an append writes, numbered through the whole cache: row * row capacity + position, or
 // page * page_size + slot.

@@ -35,7 +35,11 @@ void CheckStorage(const char* name, const TensorView& v, Device device) {
   if (v.rank < 1 || v.rank > TensorView::kMaxRank) {
     throw Error(Field(name, "rank"), Text(v.rank), "1 to " + Text(TensorView::kMaxRank));
   }
-  if (v.device != device) throw Error(Field(name, "device"), DeviceText(v.device), DeviceText(device) + ", as q");
+  if (v.device != device) {
+    const bool to_gpu = device.type == DeviceType::kCuda && v.device.type == DeviceType::kCpu;
+    throw Error(Field(name, "device"), DeviceText(v.device),
+                DeviceText(device) + ", as q" + (to_gpu ? ": copy it there first, tables of lengths and pages too" : ""));
+  }
   const auto size = static_cast<std::int64_t>(SizeOf(v.dtype));
   std::int64_t elements = 1, low = 0, high = 0;
   bool overflow = false, empty = false;

@@ -22,7 +22,7 @@ std::string Field(const char* name, const char* part);  // "name.part"
 std::string DTypeText(DType t);
 std::string DeviceText(Device d);
 
-// Rules that hold for every view: a known dtype, host memory, no 64-bit overflow in shape x stride, an aligned address.
+// Rules that hold for every view: a known dtype, memory of the device, no 64-bit overflow in shape x stride, an aligned address.
 void CheckStorage(const char* name, const TensorView& v, Device device);
 // Rank and extents; then the last dim is contiguous.
 void CheckShape(const char* name, const TensorView& v, std::initializer_list<Dim> dims);

@@ -13,7 +13,9 @@
 namespace regard {
 namespace {
 
-Verdict ReferenceSupports(const KernelInfo&, const Problem&, const DeviceCaps&) { return Accept(); }
+Verdict ReferenceSupports(const KernelInfo&, const Problem&, const DeviceCaps& caps) {
+  return caps.gpu ? RejectGpu() : Accept();
+}
 
 Cost ReferenceCost(const KernelInfo&, const Problem& p, const DeviceCaps&) {
   constexpr double kFlopsPerSecond = 1e9;  // scalar f64 loops with conversions, one core

@@ -116,9 +116,15 @@ inline void* const CU_LAUNCH_PARAM_BUFFER_SIZE = reinterpret_cast<void*>(2);
   X(memset_d8_async, cuMemsetD8Async, (CUdeviceptr to, unsigned char value, std::size_t bytes, CUstream stream))      \
   X(pointer_get_attribute, cuPointerGetAttribute, (void* value, int attribute, CUdeviceptr pointer))
 
+// Those that regard can do without: null where the driver has none.
+#define REGARD_CUDA_OPTIONAL_ENTRY_POINTS(X)                                                     \
+  X(mem_alloc_async, cuMemAllocAsync, (CUdeviceptr * pointer, std::size_t bytes, CUstream stream)) \
+  X(mem_free_async, cuMemFreeAsync, (CUdeviceptr pointer, CUstream stream))
+
 struct CudaEntryPoints {
 #define REGARD_FIELD(field, symbol, parameters) CUresult(*field) parameters = nullptr;
   REGARD_CUDA_ENTRY_POINTS(REGARD_FIELD)
+  REGARD_CUDA_OPTIONAL_ENTRY_POINTS(REGARD_FIELD)
 #undef REGARD_FIELD
 };
 

@@ -40,6 +40,9 @@ Status Load(const std::string& file, DriverApi* api) {
   if (!Resolve(library, #symbol, &api->field)) absent = #symbol;
   REGARD_CUDA_ENTRY_POINTS(REGARD_RESOLVE)
 #undef REGARD_RESOLVE
+#define REGARD_RESOLVE(field, symbol, parameters) Resolve(library, #symbol, &api->field);
+  REGARD_CUDA_OPTIONAL_ENTRY_POINTS(REGARD_RESOLVE)
+#undef REGARD_RESOLVE
   if (absent != nullptr) return Status::Missing(api->path + " has no " + absent, kUpdate);
   const abi::CUresult result = api->init(0);
   if (result == abi::CUDA_ERROR_NO_DEVICE) {

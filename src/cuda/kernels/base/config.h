@@ -37,18 +37,24 @@ struct TensorConfig {
 struct TensorLayout {
   static constexpr int Pitch(int dim) { return dim + 8; }         // elements of 2 bytes
   static constexpr int RawPitch(int dim) { return dim + 16; }     // bytes: fp8 as it comes
+  static constexpr int kPlaceBytes = 2 * (2 * kBlockKeys + 8) * 4;
   static constexpr int kWeightsPitch = kBlockKeys + 8;
 
+  int rows;                 // TileRows() entries of 16 bytes: what each query row is and sees
+  int places;               // two tables of kPlaceBytes together: where the keys of a block lie (tile/kv_gather.h)
   int q, k, v;              // tiles of operands; k and v: `stages` of them, with fp8 one of each
   int raw_k, raw_v;         // fp8: `stages` tiles of bytes
   int weights;              // decode: 16 x kWeightsPitch, 16-bit
   int maxima;               // decode: warps x 16 f32
   int sums;                 // decode: warps x 16 x 4 f32
+  int words;                // decode: 2 x warps x 32 words of keys seen (sm80/nonfinite.h)
   int bytes;
 
   constexpr explicit TensorLayout(const TensorConfig& c)
-      : q(0), k(0), v(0), raw_k(0), raw_v(0), weights(0), maxima(0), sums(0), bytes(0) {
+      : rows(0), places(0), q(0), k(0), v(0), raw_k(0), raw_v(0), weights(0), maxima(0), sums(0), words(0), bytes(0) {
     const int tiles = c.fp8_kv ? 1 : c.stages, raw = c.fp8_kv ? c.stages : 0, split = c.split ? 1 : 0;
+    places = rows + c.TileRows() * 16;
+    q = places + kPlaceBytes;
     k = q + c.TileRows() * Pitch(c.head_dim) * 2;
     v = k + tiles * kBlockKeys * Pitch(c.head_dim) * 2;
     raw_k = v + tiles * kBlockKeys * Pitch(c.head_dim_v) * 2;
@@ -56,9 +62,11 @@ struct TensorLayout {
     weights = raw_v + raw * kBlockKeys * RawPitch(c.head_dim_v);
     maxima = weights + split * 16 * kWeightsPitch * 2;
     sums = maxima + split * c.warps * 16 * 4;
-    bytes = sums + split * c.warps * 16 * 4 * 4;
+    words = sums + split * c.warps * 16 * 4 * 4;
+    bytes = words + split * 2 * c.warps * 32 * 4;
   }
 };
+constexpr TensorLayout LayoutOf(const TensorConfig& c) { return TensorLayout(c); }
 constexpr int SharedBytes(const TensorConfig& c) { return TensorLayout(c).bytes; }
 
 // f32 words of one slot of ForwardParams::states.
@@ -72,7 +80,37 @@ struct GenericConfig {
 
   static constexpr int kThreads = 128;
   static constexpr int kTileRows = 16;
+  static constexpr int kChunk = 32;   // dims of keys in shared memory at a time
+  constexpr int Threads() const { return kThreads; }
+  constexpr int TileRows() const { return kTileRows; }
 };
-constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.kTileRows) * (c.head_dim_v + 2); }
+struct GenericLayout {
+  static constexpr int kKeyPitch = GenericConfig::kChunk + 1;  // f32; odd, so that 32 keys lie in 32 banks
+
+  int rows;           // 16 entries of 16 bytes
+  int places;         // TensorLayout::kPlaceBytes
+  int q;              // dims x 16 rows, f32; qv's dims behind them
+  int keys;           // 64 x kKeyPitch, f32
+  int weights;        // 16 x 64, f32: dot products, then weights
+  int factors;        // 16, f32
+  int bytes;
+
+  constexpr explicit GenericLayout(const GenericConfig& c)
+      : rows(0), places(0), q(0), keys(0), weights(0), factors(0), bytes(0) {
+    places = rows + c.kTileRows * 16;
+    q = places + TensorLayout::kPlaceBytes;
+    keys = q + (c.head_dim + c.head_dim_v) * c.kTileRows * 4;
+    weights = keys + kBlockKeys * kKeyPitch * 4;
+    factors = weights + c.kTileRows * kBlockKeys * 4;
+    bytes = factors + c.kTileRows * 4;
+  }
+};
+constexpr GenericLayout LayoutOf(const GenericConfig& c) { return GenericLayout(c); }
+constexpr int SharedBytes(const GenericConfig& c) { return GenericLayout(c).bytes; }
+constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
+
+// Kernels of rows (append, combine, merge): a warp a row.
+inline constexpr int kRowThreads = 128;
+inline constexpr int kRowsABlock = kRowThreads / 32;
 
 }  // namespace regard::cuda

@@ -4,8 +4,16 @@
 
 #if defined(__CUDACC__)
 #define REGARD_DEVICE __device__ __forceinline__
+#define REGARD_COLD static __device__ __noinline__
+#define REGARD_UNROLL _Pragma("unroll")
+#define REGARD_ROLLED _Pragma("unroll 1")
+#define REGARD_BY_FOUR _Pragma("unroll 4")
 #else
 #define REGARD_DEVICE inline
+#define REGARD_COLD inline
+#define REGARD_UNROLL
+#define REGARD_ROLLED
+#define REGARD_BY_FOUR
 #endif
 
 namespace regard::cuda {

@@ -1,0 +1,233 @@
+#include "src/cuda/instances.h"
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+#include <span>
+
+#include "src/cuda/known_gpus.h"
+#include "src/problem/phase.h"
+
+namespace regard::cuda {
+namespace {
+
+int Padded(std::int64_t dim) { return static_cast<int>((std::max<std::int64_t>(dim, 1) + 15) / 16 * 16); }
+
+// CUDA cores work on 64, 128, 256 or 512 columns.
+int GenericPadded(std::int64_t dim) {
+  int padded = 64;
+  while (padded < dim) padded *= 2;
+  return padded;
+}
+
+bool HasOptions(const Problem& p) {
+  return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
+}
+
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two blocks of threads
+// share a multiprocessor where their shared memory lets them: with D = Dv = 128, {4, 2, 1} is 128 rows of Q and 64 of K
+// and of V, 136 elements of 2 bytes each: 68 KiB of the 163 of an A100, but of the 99 of an RTX 4090, where one block of
+// eight warps hides more latency than one of four.
+struct Tiling {
+  int warps, tiles, stages;
+};
+constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};            // D and Dv up to 64
+constexpr Tiling kMiddle[] = {{4, 2, 1}, {8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};  // up to 128, room for two blocks
+constexpr Tiling kWide[] = {{8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};
+
+std::span<const Tiling> TilingsFor(int widest, std::int64_t shared_bytes) {
+  if (widest <= 64) return kNarrow;
+  if (widest <= 128 && shared_bytes >= (std::int64_t{160} << 10)) return kMiddle;
+  return kWide;
+}
+
+TensorConfig With(TensorConfig config, Tiling tiling) {
+  config.warps = tiling.warps;
+  config.tiles = tiling.tiles;
+  config.stages = tiling.stages;
+  return config;
+}
+
+// A configuration but for its tiling; none where tensor cores cannot do the problem.
+std::optional<TensorConfig> Untiled(const Problem& p, const GpuCaps& gpu) {
+  TensorConfig config{};
+  config.head_dim = Padded(p.head_dim);
+  config.head_dim_v = Padded(p.head_dim_v);
+  if (std::max(config.head_dim, config.head_dim_v) > 256 || p.dtype == DType::kF32 || p.qv) return std::nullopt;
+  config.products = gpu.sm >= 80 ? Products::kK16 : Products::kK8;
+  config.type = p.dtype == DType::kBF16 ? Element::kBF16 : Element::kF16;
+  config.fp8_q = IsFp8(p.dtype);
+  config.fp8_kv = IsFp8(p.kv_dtype);
+  config.split = RunsSplit(p);
+  config.options = HasOptions(p);
+  return config;
+}
+
+// With the best tiling that fits.
+std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shared_bytes) {
+  const auto fits = [&](const TensorConfig& c, int blocks) { return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes; };
+  if (!untiled.split) {
+    for (const Tiling& tiling : TilingsFor(std::max(untiled.head_dim, untiled.head_dim_v), shared_bytes)) {
+      if (const TensorConfig c = With(untiled, tiling); fits(c, 1)) return c;
+    }
+    return std::nullopt;
+  }
+  // Decode: two blocks on a multiprocessor come before two stages in one of them.
+  for (const int blocks : {2, 1}) {
+    for (const int stages : {2, 1}) {
+      if (const TensorConfig c = With(untiled, {4, 1, stages}); fits(c, blocks)) return c;
+    }
+  }
+  return std::nullopt;
+}
+
+const char* TypeName(Element e) {
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "f8e4m3", "f8e5m2"};
+  return kNames[static_cast<int>(e)];
+}
+
+const char* EnumName(Element e) {
+  constexpr const char* kNames[] = {"kF32", "kF16", "kBF16", "kE4M3", "kE5M2"};
+  return kNames[static_cast<int>(e)];
+}
+
+std::string Number(int n) { return std::to_string(n); }
+const char* Truth(bool b) { return b ? "true" : "false"; }
+
+// A translation unit: its name, the algorithm's header, and the entry point.
+KernelInstance Made(std::string name, const std::string& header, const std::string& config, int threads, int min_blocks,
+                    const std::string& params, const std::string& function, unsigned shared_bytes) {
+  KernelInstance instance;
+  instance.text = "// instance " + name + "\n#include \"" + header + "\"\n#include \"base/kernel.h\"\n" +
+                  "namespace regard::cuda {\n" + config + "REGARD_KERNEL(" + Number(threads) + ", " +
+                  Number(min_blocks) + ", " + params + ", " + function + ")\n}  // namespace regard::cuda\n";
+  instance.name = std::move(name);
+  instance.threads = threads;
+  instance.min_blocks = min_blocks;
+  instance.shared_bytes = shared_bytes;
+  return instance;
+}
+
+}  // namespace
+
+Element ElementOf(DType type) {
+  static_assert(static_cast<int>(Element::kE5M2) == static_cast<int>(DType::kF8E5M2));
+  return static_cast<Element>(type);
+}
+
+bool RunsSplit(const Problem& p) { return p.phase != Phase::kMixed && p.seq_q <= kMaxDecodeQueries; }
+
+std::optional<TensorConfig> TensorConfigFor(const Problem& p, const GpuCaps& gpu) {
+  const std::optional<TensorConfig> config = Untiled(p, gpu);
+  return config ? Tiled(*config, gpu.shared_per_block_bytes) : std::nullopt;
+}
+
+bool TensorFits(const Problem& p, const GpuCaps& gpu) {
+  std::optional<TensorConfig> config = Untiled(p, gpu);
+  if (!config) return false;
+  bool fits = true;
+  for (const bool split : {false, true}) {
+    config->split = split;
+    fits = fits && Tiled(*config, gpu.shared_per_block_bytes);
+  }
+  return fits;
+}
+
+GenericConfig GenericConfigFor(const Problem& p) {
+  return {GenericPadded(p.head_dim), GenericPadded(p.head_dim_v), RunsSplit(p)};
+}
+
+std::string NameOf(const TensorConfig& c) {
+  std::string name = c.products == Products::kK16 ? "sm80." : "sm75.";
+  name += c.split ? "decode." : "prefill.";
+  name += TypeName(c.type);
+  if (c.fp8_q) name += ".q8";
+  if (c.fp8_kv) name += ".kv8";
+  name += ".d" + Number(c.head_dim) + ".dv" + Number(c.head_dim_v) + ".warps" + Number(c.warps) + ".tiles" +
+          Number(c.tiles) + ".stages" + Number(c.stages);
+  return c.options ? name + ".options" : name;
+}
+
+std::string NameOf(const GenericConfig& c) {
+  return std::string("generic.") + (c.split ? "decode" : "prefill") + ".d" + Number(c.head_dim) + ".dv" +
+         Number(c.head_dim_v);
+}
+
+KernelInstance InstanceOf(const TensorConfig& c) {
+  const std::string config =
+      std::string("inline constexpr TensorConfig kConfig{.products = Products::") +
+      (c.products == Products::kK16 ? "kK16" : "kK8") + ", .type = Element::" + EnumName(c.type) +
+      ", .fp8_q = " + Truth(c.fp8_q) + ", .fp8_kv = " + Truth(c.fp8_kv) + ", .head_dim = " + Number(c.head_dim) +
+      ", .head_dim_v = " + Number(c.head_dim_v) + ", .warps = " + Number(c.warps) + ", .tiles = " + Number(c.tiles) +
+      ", .stages = " + Number(c.stages) + ", .split = " + Truth(c.split) + ", .options = " + Truth(c.options) + "};\n";
+  // 255 registers a thread for blocks of up to 128 threads, two of them a multiprocessor; 8 warps have 255 alone.
+  const int min_blocks = c.Threads() <= 128 ? 2 : 1;
+  return Made(NameOf(c), c.split ? "sm80/decode.h" : "sm80/prefill.h", config, c.Threads(), min_blocks, "ForwardParams",
+              c.split ? "sm80::DecodeKernel<kConfig>" : "sm80::PrefillKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
+}
+
+KernelInstance InstanceOf(const GenericConfig& c) {
+  const std::string config = "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) +
+                             ", .head_dim_v = " + Number(c.head_dim_v) + ", .split = " + Truth(c.split) + "};\n";
+  return Made(NameOf(c), "generic/forward.h", config, GenericConfig::kThreads, 1, "ForwardParams",
+              "generic::ForwardKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
+}
+
+KernelInstance CombineInstance(int head_dim_v) {
+  return Made("combine.dv" + Number(head_dim_v), "generic/combine.h", "", kRowThreads, 1, "ForwardParams",
+              "generic::CombineKernel<" + Number(head_dim_v) + ">", 0);
+}
+KernelInstance AppendInstance() {
+  return Made("append", "generic/append.h", "", kRowThreads, 1, "AppendParams", "generic::AppendKernel", 0);
+}
+KernelInstance MergeInstance() {
+  return Made("merge", "generic/merge.h", "", kRowThreads, 1, "MergeParams", "generic::MergeKernel", 0);
+}
+
+std::vector<KernelInstance> AllInstances(int sm) {
+  constexpr int kDims[][2] = {{64, 64}, {96, 96}, {128, 128}, {192, 192}, {256, 256}, {192, 128}};
+  constexpr DType kTypes[] = {DType::kF16, DType::kBF16, DType::kF8E4M3};
+  GpuCaps gpu;
+  gpu.sm = sm;
+  gpu.shared_per_block_bytes = SharedBytesPerBlock(sm);
+  std::vector<KernelInstance> all;
+  std::set<std::string> names;
+  const auto add = [&](KernelInstance instance) {
+    if (names.insert(instance.name).second) all.push_back(std::move(instance));
+  };
+  const auto add_tensor = [&](Problem p) {
+    for (const int queries : {kMaxDecodeQueries + 1, 1}) {
+      p.seq_q = queries;
+      for (const bool options : {false, true}) {
+        p.mask = options;
+        const std::optional<TensorConfig> config = TensorConfigFor(p, gpu);
+        if (!config) continue;
+        add(InstanceOf(*config));
+        if (config->split) add(CombineInstance(config->head_dim_v));
+      }
+    }
+  };
+  for (const auto& [d, dv] : kDims) {
+    Problem p;
+    p.head_dim = d;
+    p.head_dim_v = dv;
+    for (const DType type : kTypes) {
+      for (const DType kv : {type, DType::kF8E4M3}) {
+        if (sm < 75 || (sm < 80 && type != DType::kF16)) continue;
+        p.dtype = type;
+        p.kv_dtype = kv;
+        add_tensor(p);
+      }
+    }
+  }
+  for (const int dim : {64, 128, 256, 512}) {
+    for (const bool split : {false, true}) add(InstanceOf(GenericConfig{dim, dim, split}));
+    add(CombineInstance(dim));
+  }
+  for (const bool split : {false, true}) add(InstanceOf(GenericConfig{256, 128, split}));
+  add(AppendInstance());
+  add(MergeInstance());
+  return all;
+}
+
+}  // namespace regard::cuda
