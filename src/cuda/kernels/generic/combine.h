@@ -1,5 +1,5 @@
-// Folds the states that decode left of its splits, left to right, and ends the rows: sink, division, out and lse. A block
-// of threads takes one tile of rows; tiles of one split wrote their rows themselves.
+// Folds the states that decode left of its splits, left to right, and ends the rows: sink, division, out and lse. A warp
+// takes a row; rows of tiles with one split were written by decode itself.
 #pragma once
 
 #include "base/kernel.h"
@@ -14,20 +14,23 @@ inline constexpr int kCombineThreads = 128;
 // kColumns: the padded head_dim_v of the decode kernel that left the states, of 16 rows each.
 template <int kColumns>
 REGARD_DEVICE void CombineKernel(const ForwardParams& p) {
-  const i64 first_slot = static_cast<i64>(BlockX()) * p.splits;
+  constexpr int kRows = 16, kM = kRows * kColumns, kL = kM + kRows, kFloats = kL + kRows;
+  const i64 at_row = static_cast<i64>(BlockX()) * (kCombineThreads / 32) + Warp();
+  const i64 first_slot = at_row / kRows * p.splits;
+  const int r = static_cast<int>(at_row % kRows);
   const TileAddress at = DecodeTile(p, first_slot);
   if (at.b >= p.shape.batch) return;
-  constexpr int kRows = 16, kM = kRows * kColumns, kL = kM + kRows, kFloats = kL + kRows;
   const Task task = MakeTask(p, kRows, at.b, at.kv_head, at.row_tile);
   if (!task.owned) return;
   const SplitRange splits = SplitsOf(task.any);
   if (splits.end - splits.begin <= 1) return;
+  const Row row = MakeRow(p, task, r);
+  if (!row.owned) return;
+
+  const i64 offset = OutOffset(p, task.s, row.query);
   const float value_scale = ValueScaleOf(p.options, task.s.b, task.kv_head) * p.options.dropout_scale;
-  const int dim = p.shape.head_dim_v;
-  for (int work = ThreadIndex(); work < kRows * dim; work += kCombineThreads) {
-    const int r = work / dim, d = work % dim;
-    const Row row = MakeRow(p, task, r);
-    if (!row.owned) continue;
+  const float sink = SinkOf(p.options, row.query.head);
+  for (int d = Lane(); d < p.shape.head_dim_v; d += 32) {
     float m = -Infinity(), l = 0, o = 0;
     for (int split = splits.begin; split < splits.end && row.used; ++split) {
       const Global<const float> state(p.states + (first_slot + split) * kFloats);
@@ -37,8 +40,8 @@ REGARD_DEVICE void CombineKernel(const ForwardParams& p) {
       o = Folded(f, o, state.Load(r * kColumns + d));
     }
     RowEnd end{0.0f, -Infinity()};
-    if (row.used) end = EndRow(m, l, SinkOf(p.options, row.query.head), value_scale);
-    StoreElement(p.out.data, p.out_type, OutOffset(p, task.s, row.query) + d, row.used ? o * end.factor : 0.0f);
+    if (row.used) end = EndRow(m, l, sink, value_scale);
+    StoreElement(p.out.data, p.out_type, offset + d, row.used ? o * end.factor : 0.0f);
     if (d == 0) StoreLse(p, task.s, row.query, end.lse);
   }
 }
