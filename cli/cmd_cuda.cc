@@ -45,6 +45,7 @@ void RegisterCuda(CLI::App& app, int& exit_code) {
   auto* command = app.add_subcommand("cuda", "CUDA kernels: compile them without a GPU, fill the cache, look at it");
   command->require_subcommand(1);
   RegisterCudaCompile(*command, exit_code);
+  RegisterCudaWarm(*command);
   RegisterCache(*command);
 }
 

@@ -2,6 +2,7 @@
 #include "cli/cuda_compile.h"
 
 #include <fnmatch.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -183,8 +184,11 @@ void Compile(const Options& options, int* exit_code) {
   const auto begin = std::chrono::steady_clock::now();
   std::size_t done = 0;
   const int processes = options.jobs > 0 ? options.jobs : AvailableCpus();
+  const bool watched = isatty(STDERR_FILENO) != 0;
   const std::vector<KernelReport> reports = CompileKernels(jobs, processes, options.keep, [&](const KernelReport& r) {
-    fmt::print(stderr, "[{}/{}] {} {} {}\n", ++done, jobs.size(), r.arch, r.name,
+    ++done;
+    if (!watched) return;
+    fmt::print(stderr, "[{}/{}] {} {} {}\n", done, jobs.size(), r.arch, r.name,
                r.error.empty() ? fmt::format("{:.2f} s", r.seconds) : "FAILED");
   });
   PrintReports(reports, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), options.json);

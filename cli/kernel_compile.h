@@ -1,5 +1,5 @@
-// Compiles CUDA kernels for looking at: with no GPU, in several processes at once (NVRTC compiles one program at a time in
-// a process, and a compiler that crashes takes only its own process along). Nothing goes through the module cache.
+// Compiles CUDA kernels for looking at: with no GPU, in several processes at once, so that a compiler that crashes takes
+// only its own process along. Nothing goes through the module cache.
 #pragma once
 
 #include <cstdint>
