@@ -17,6 +17,7 @@
 #include "regard/plan.h"
 #include "regard/status.h"
 #include "src/backend/kernel_info.h"
+#include "src/backend/probe_devices.h"
 #include "src/backend/select.h"
 #include "src/cases/check.h"
 #include "src/cases/grid.h"
@@ -83,8 +84,10 @@ nb::object ProblemText(const std::string& name, nb::tuple positional, nb::dict n
 // (name, numerics, summary, problems of the kinds asked for that it can do here) of every kernel.
 nb::list Kernels() {
   nb::list rows;
-  DeviceCaps everything = DeviceCaps::Host();
-  everything.isas.assign(std::begin(kIsas), std::end(kIsas));
+  const std::vector<DeviceCaps> everything = ProbeDevices(), devices = DevicesHere();
+  const auto accepts = [](const KernelInfo& kernel, const Problem& p, const std::vector<DeviceCaps>& some) {
+    return std::any_of(some.begin(), some.end(), [&](const DeviceCaps& caps) { return kernel.supports(kernel, p, caps).accepted; });
+  };
   for (const KernelInfo* kernel : AllKernels()) {
     std::vector<std::string> phases, dtypes;
     bool here = false;
@@ -100,9 +103,9 @@ nb::list Kernels() {
         } catch (const Error&) {
           continue;
         }
-        if (!kernel->supports(*kernel, p, everything).accepted) continue;
+        if (!accepts(*kernel, p, everything)) continue;
         any = true;
-        here = here || kernel->supports(*kernel, p, DeviceCaps::Host()).accepted;
+        here = here || accepts(*kernel, p, devices);
         if (std::find(phases.begin(), phases.end(), phase) == phases.end()) phases.push_back(phase);
       }
       if (any) dtypes.push_back(std::string(Name(dtype)));
