@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iterator>
 #include <set>
-#include <span>
 
 #include "src/cuda/known_gpus.h"
 #include "src/problem/phase.h"
@@ -24,22 +23,13 @@ bool HasOptions(const Problem& p) {
   return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
 }
 
-// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two blocks of threads
-// share a multiprocessor where their shared memory lets them: with D = Dv = 128, {4, 2, 1} is 128 rows of Q and 64 of K
-// and of V, 136 elements of 2 bytes each: 68 KiB of the 163 of an A100, but of the 99 of an RTX 4090, where one block of
-// eight warps hides more latency than one of four.
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Registers set the limit:
+// a warp with two tiles of 128 columns of out would spill (NVRTC 13.5: 2.3 KB for sm_80), with one it has 245.
 struct Tiling {
   int warps, tiles, stages;
 };
-constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};            // D and Dv up to 64
-constexpr Tiling kMiddle[] = {{4, 2, 1}, {8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};  // up to 128, room for two blocks
+constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};  // D and Dv up to 64
 constexpr Tiling kWide[] = {{8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};
-
-std::span<const Tiling> TilingsFor(int widest, std::int64_t shared_bytes) {
-  if (widest <= 64) return kNarrow;
-  if (widest <= 128 && shared_bytes >= (std::int64_t{160} << 10)) return kMiddle;
-  return kWide;
-}
 
 TensorConfig With(TensorConfig config, Tiling tiling) {
   config.warps = tiling.warps;
@@ -67,7 +57,8 @@ std::optional<TensorConfig> Untiled(const Problem& p, const GpuCaps& gpu) {
 std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shared_bytes) {
   const auto fits = [&](const TensorConfig& c, int blocks) { return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes; };
   if (!untiled.split) {
-    for (const Tiling& tiling : TilingsFor(std::max(untiled.head_dim, untiled.head_dim_v), shared_bytes)) {
+    const bool narrow = std::max(untiled.head_dim, untiled.head_dim_v) <= 64;
+    for (const Tiling& tiling : narrow ? kNarrow : kWide) {
       if (const TensorConfig c = With(untiled, tiling); fits(c, 1)) return c;
     }
     return std::nullopt;
@@ -108,6 +99,11 @@ KernelInstance Made(std::string name, const std::string& header, const std::stri
   return instance;
 }
 
+std::string ConfigText(const GenericConfig& c) {
+  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) + ", .head_dim_v = " +
+         Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
+}
+
 }  // namespace
 
 Element ElementOf(DType type) {
@@ -134,7 +130,7 @@ bool TensorFits(const Problem& p, const GpuCaps& gpu) {
 }
 
 GenericConfig GenericConfigFor(const Problem& p) {
-  return {GenericPadded(p.head_dim), GenericPadded(p.head_dim_v), RunsSplit(p)};
+  return {GenericPadded(p.head_dim), GenericPadded(p.head_dim_v), RunsSplit(p), p.qv};
 }
 
 std::string NameOf(const TensorConfig& c) {
@@ -150,7 +146,7 @@ std::string NameOf(const TensorConfig& c) {
 
 std::string NameOf(const GenericConfig& c) {
   return std::string("generic.") + (c.split ? "decode" : "prefill") + ".d" + Number(c.head_dim) + ".dv" +
-         Number(c.head_dim_v);
+         Number(c.head_dim_v) + (c.qv ? ".qv" : "");
 }
 
 KernelInstance InstanceOf(const TensorConfig& c) {
@@ -167,21 +163,37 @@ KernelInstance InstanceOf(const TensorConfig& c) {
 }
 
 KernelInstance InstanceOf(const GenericConfig& c) {
-  const std::string config = "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) +
-                             ", .head_dim_v = " + Number(c.head_dim_v) + ", .split = " + Truth(c.split) + "};\n";
-  return Made(NameOf(c), "generic/forward.h", config, GenericConfig::kThreads, 1, "ForwardParams",
+  return Made(NameOf(c), "generic/forward.h", ConfigText(c), GenericConfig::kThreads, 1, "ForwardParams",
               "generic::ForwardKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
 }
 
+// All decode kernels leave states of 16 rows alike; only their width counts.
 KernelInstance CombineInstance(int head_dim_v) {
-  return Made("combine.dv" + Number(head_dim_v), "generic/combine.h", "", kRowThreads, 1, "ForwardParams",
-              "generic::CombineKernel<" + Number(head_dim_v) + ">", 0);
+  const std::string columns = Number(head_dim_v);
+  return Made("combine.dv" + columns, "generic/combine.h", "", kRowThreads, 1, "ForwardParams",
+              "generic::CombineKernel<" + columns + ">", 0);
 }
 KernelInstance AppendInstance() {
   return Made("append", "generic/append.h", "", kRowThreads, 1, "AppendParams", "generic::AppendKernel", 0);
 }
 KernelInstance MergeInstance() {
   return Made("merge", "generic/merge.h", "", kRowThreads, 1, "MergeParams", "generic::MergeKernel", 0);
+}
+
+KernelInstance BackwardInstance(BackwardPart part, const Problem& p) {
+  const std::string d = Number(GenericPadded(p.head_dim)), dv = Number(GenericPadded(p.head_dim_v));
+  const auto made = [](const std::string& name, const std::string& function) {
+    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function, 0);
+  };
+  const std::string dims = ".d" + d + ".dv" + dv, arguments = "<" + d + ", " + dv + ">";
+  switch (part) {
+    case BackwardPart::kDelta: return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
+    case BackwardPart::kQuery: return made("query" + dims, "QueryGradientKernel" + arguments);
+    case BackwardPart::kKey: return made("key" + dims, "KeyGradientKernel" + arguments);
+    case BackwardPart::kBias: return made("bias" + dims, "BiasGradientKernel" + arguments);
+    case BackwardPart::kSink: break;
+  }
+  return made("sink", "SinkGradientKernel");
 }
 
 std::vector<KernelInstance> AllInstances(int sm) {
@@ -220,11 +232,16 @@ std::vector<KernelInstance> AllInstances(int sm) {
       }
     }
   }
-  for (const int dim : {64, 128, 256, 512}) {
-    for (const bool split : {false, true}) add(InstanceOf(GenericConfig{dim, dim, split}));
-    add(CombineInstance(dim));
+  constexpr int kGenericDims[][2] = {{64, 64}, {128, 128}, {256, 256}, {512, 512}, {256, 128}};
+  for (const auto& [d, dv] : kGenericDims) {
+    for (const bool split : {false, true}) add(InstanceOf(GenericConfig{d, dv, split, false}));
+    add(CombineInstance(dv));
+    Problem p;
+    p.head_dim = d;
+    p.head_dim_v = dv;
+    for (const BackwardPart part : kBackwardParts) add(BackwardInstance(part, p));
   }
-  for (const bool split : {false, true}) add(InstanceOf(GenericConfig{256, 128, split}));
+  for (const bool split : {false, true}) add(InstanceOf(GenericConfig{64, 512, split, true}));  // latent attention
   add(AppendInstance());
   add(MergeInstance());
   return all;
