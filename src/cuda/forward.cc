@@ -45,7 +45,7 @@ struct Cut {
 
 Cut CutOf(const ForwardPlan& plan, const regard::Problem& p, std::int64_t batch, std::int64_t queries, std::int64_t keys) {
   Cut cut;
-  cut.row_tiles = (queries * p.Group() + plan.tile_rows - 1) / plan.tile_rows;
+  cut.row_tiles = std::max<std::int64_t>((queries * p.Group() + plan.tile_rows - 1) / plan.tile_rows, 1);
   cut.splits = std::max<std::int64_t>((keys + kSplitKeys - 1) / kSplitKeys, 1);
   const std::int64_t tiles = batch * p.heads_kv * cut.row_tiles;
   cut.blocks = plan.split ? tiles * cut.splits : tiles;
@@ -53,21 +53,6 @@ Cut CutOf(const ForwardPlan& plan, const regard::Problem& p, std::int64_t batch,
   // One block at least: rows that no sequence owns are written too.
   cut.blocks = std::max<std::int64_t>(cut.blocks, 1);
   return cut;
-}
-
-void RequireIndexable(const regard::Problem& p) {
-  const auto require = [](const char* field, std::int64_t value) {
-    if (value > INT32_MAX / 2) throw Error(field, std::to_string(value), "at most 2^30 on a GPU");
-  };
-  require("b", p.batch);
-  require("sq", p.seq_q);
-  require("skv", p.seq_kv);
-  require("hq", p.heads_q);
-  require("append", p.append.value_or(0));
-  double blocks = static_cast<double>(p.batch) * static_cast<double>(p.heads_q) * static_cast<double>(p.seq_q + 1);
-  if (p.append) blocks = std::max(blocks, static_cast<double>(p.batch) * static_cast<double>(p.heads_kv) * static_cast<double>(*p.append));
-  if (RunsSplit(p)) blocks *= static_cast<double>(p.seq_kv / kSplitKeys + 1);
-  if (blocks > INT32_MAX) throw Error("bounds", "b * hq * sq of more than 2^31 pieces of work", "a problem that one grid can hold");
 }
 
 std::size_t RotatedBytes(const regard::Problem& p) {
@@ -78,7 +63,7 @@ std::size_t RotatedBytes(const regard::Problem& p) {
 }  // namespace
 
 KernelPlan PlanForward(const CudaRow& row, const regard::Problem& p, const DeviceCaps& caps) {
-  RequireIndexable(p);
+  RequireIndexable(p, RunsSplit(p) ? p.seq_kv / kSplitKeys + 1 : 1);
   const GpuCaps& gpu = *caps.gpu;
   auto own = std::make_shared<ForwardPlan>();
   own->split = RunsSplit(p);
@@ -151,7 +136,7 @@ void LaunchForward(const LaunchContext& ctx) {
   if (plan.most_slots > 0) f.states = reinterpret_cast<float*>(ctx.workspace.data() + plan.states);
   launch(plan.attend, GridOf(cut.blocks), f);
   if (plan.split && cut.splits > 1) {
-    launch(plan.combine, RowGrid(f.shape.batch * p.heads_kv * cut.row_tiles * plan.tile_rows), f);
+    launch(plan.combine, GridOf(f.shape.batch * p.heads_kv * cut.row_tiles), f);
   }
 }
 

@@ -108,6 +108,11 @@ KernelInstance Made(std::string name, const std::string& header, const std::stri
   return instance;
 }
 
+std::string ConfigText(const GenericConfig& c) {
+  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) + ", .head_dim_v = " +
+         Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
+}
+
 }  // namespace
 
 Element ElementOf(DType type) {
@@ -134,7 +139,7 @@ bool TensorFits(const Problem& p, const GpuCaps& gpu) {
 }
 
 GenericConfig GenericConfigFor(const Problem& p) {
-  return {GenericPadded(p.head_dim), GenericPadded(p.head_dim_v), RunsSplit(p)};
+  return {GenericPadded(p.head_dim), GenericPadded(p.head_dim_v), RunsSplit(p), p.qv};
 }
 
 std::string NameOf(const TensorConfig& c) {
@@ -150,7 +155,7 @@ std::string NameOf(const TensorConfig& c) {
 
 std::string NameOf(const GenericConfig& c) {
   return std::string("generic.") + (c.split ? "decode" : "prefill") + ".d" + Number(c.head_dim) + ".dv" +
-         Number(c.head_dim_v);
+         Number(c.head_dim_v) + (c.qv ? ".qv" : "");
 }
 
 KernelInstance InstanceOf(const TensorConfig& c) {
@@ -167,21 +172,36 @@ KernelInstance InstanceOf(const TensorConfig& c) {
 }
 
 KernelInstance InstanceOf(const GenericConfig& c) {
-  const std::string config = "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) +
-                             ", .head_dim_v = " + Number(c.head_dim_v) + ", .split = " + Truth(c.split) + "};\n";
-  return Made(NameOf(c), "generic/forward.h", config, GenericConfig::kThreads, 1, "ForwardParams",
+  return Made(NameOf(c), "generic/forward.h", ConfigText(c), GenericConfig::kThreads, 1, "ForwardParams",
               "generic::ForwardKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
 }
 
+// All decode kernels leave states of 16 rows alike; only their width counts.
 KernelInstance CombineInstance(int head_dim_v) {
-  return Made("combine.dv" + Number(head_dim_v), "generic/combine.h", "", kRowThreads, 1, "ForwardParams",
-              "generic::CombineKernel<" + Number(head_dim_v) + ">", 0);
+  return Made("combine.dv" + Number(head_dim_v), "tile/combine.h", ConfigText({64, head_dim_v, true, false}), kRowThreads, 1,
+              "ForwardParams", "CombineKernel<kConfig>", 0);
 }
 KernelInstance AppendInstance() {
   return Made("append", "generic/append.h", "", kRowThreads, 1, "AppendParams", "generic::AppendKernel", 0);
 }
 KernelInstance MergeInstance() {
   return Made("merge", "generic/merge.h", "", kRowThreads, 1, "MergeParams", "generic::MergeKernel", 0);
+}
+
+KernelInstance BackwardInstance(BackwardPart part, const Problem& p) {
+  const std::string d = Number(GenericPadded(p.head_dim)), dv = Number(GenericPadded(p.head_dim_v));
+  const auto made = [](const std::string& name, const std::string& function) {
+    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function, 0);
+  };
+  const std::string dims = ".d" + d + ".dv" + dv, arguments = "<" + d + ", " + dv + ">";
+  switch (part) {
+    case BackwardPart::kDelta: return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
+    case BackwardPart::kQuery: return made("query" + dims, "QueryGradientKernel" + arguments);
+    case BackwardPart::kKey: return made("key" + dims, "KeyGradientKernel" + arguments);
+    case BackwardPart::kBias: return made("bias" + dims, "BiasGradientKernel" + arguments);
+    case BackwardPart::kSink: break;
+  }
+  return made("sink", "SinkGradientKernel");
 }
 
 std::vector<KernelInstance> AllInstances(int sm) {
@@ -220,11 +240,16 @@ std::vector<KernelInstance> AllInstances(int sm) {
       }
     }
   }
-  for (const int dim : {64, 128, 256, 512}) {
-    for (const bool split : {false, true}) add(InstanceOf(GenericConfig{dim, dim, split}));
-    add(CombineInstance(dim));
+  constexpr int kGenericDims[][2] = {{64, 64}, {128, 128}, {256, 256}, {512, 512}, {256, 128}};
+  for (const auto& [d, dv] : kGenericDims) {
+    for (const bool split : {false, true}) add(InstanceOf(GenericConfig{d, dv, split, false}));
+    add(CombineInstance(dv));
+    Problem p;
+    p.head_dim = d;
+    p.head_dim_v = dv;
+    for (const BackwardPart part : kBackwardParts) add(BackwardInstance(part, p));
   }
-  for (const bool split : {false, true}) add(InstanceOf(GenericConfig{256, 128, split}));
+  for (const bool split : {false, true}) add(InstanceOf(GenericConfig{64, 512, split, true}));  // latent attention
   add(AppendInstance());
   add(MergeInstance());
   return all;

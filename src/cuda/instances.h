@@ -37,8 +37,14 @@ KernelInstance CombineInstance(int head_dim_v);
 KernelInstance AppendInstance();
 KernelInstance MergeInstance();
 
+// The kernels of a backward pass (generic/backward.h).
+enum class BackwardPart { kDelta, kQuery, kKey, kBias, kSink };
+inline constexpr BackwardPart kBackwardParts[] = {BackwardPart::kDelta, BackwardPart::kQuery, BackwardPart::kKey,
+                                                  BackwardPart::kBias, BackwardPart::kSink};
+KernelInstance BackwardInstance(BackwardPart part, const Problem& p);
+
 // Every instance that the table's rows ask for on that chip: head dims 64, 96, 128, 192 and 256 and (192, 128), all types,
-// prefill and decode, with options and without.
+// prefill and decode, with options and without, append, merge and backward.
 std::vector<KernelInstance> AllInstances(int sm);
 
 }  // namespace regard::cuda

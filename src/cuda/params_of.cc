@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
+#include "regard/status.h"
 #include "src/cuda/instances.h"
 #include "src/problem/sequence.h"
 
@@ -193,6 +195,65 @@ AppendParams AppendParamsOf(const LaunchContext& ctx, unsigned* error, void* q_o
     if (a.v_descale) f.descale_batch = a.v_descale->stride[0];
   }
   return f;
+}
+
+BackwardParams BackwardParamsOf(const LaunchContext& ctx, unsigned* error, float* delta) {
+  const BackwardArgs& call = *ctx.backward;
+  const AttentionArgs& a = call.forward;
+  const bool packed = a.cu_seqlens_q.has_value(), packed_kv = ctx.problem.varlen;
+  BackwardParams f;
+  f.shape = ShapeOf(ctx.problem, a, error);
+  // Gradients of keys past the used ones are written too.
+  if (!packed_kv || a.seqused_kv) f.shape.seq_kv = static_cast<i32>(a.k.shape[packed_kv ? 0 : 1]);
+  f.options = OptionsOf(ctx.problem, a);
+  f.q = RowsOf(a.q, packed);
+  f.k = RowsOf(a.k, packed_kv);
+  f.v = RowsOf(a.v, packed_kv);
+  f.out = RowsOf(a.out, packed);
+  f.dout = RowsOf(call.dout, packed);
+  f.dq = RowsOf(call.dq, packed);
+  f.dk = RowsOf(call.dk, packed_kv);
+  f.dv = RowsOf(call.dv, packed_kv);
+  f.lse = static_cast<const float*>(a.lse->data);
+  f.lse_batch = packed ? 0 : a.lse->stride[0];
+  f.lse_head = a.lse->stride[packed ? 0 : 1];
+  if (call.dlse) {
+    f.dlse = static_cast<const float*>(call.dlse->data);
+    f.dlse_batch = packed ? 0 : call.dlse->stride[0];
+    f.dlse_head = call.dlse->stride[packed ? 0 : 1];
+  }
+  f.type = ElementOf(a.q.dtype);
+  f.out_type = ElementOf(a.out.dtype);
+  f.dout_type = ElementOf(call.dout.dtype);
+  f.grad_type = ElementOf(call.dq.dtype);
+  f.packed_kv = packed_kv ? 1 : 0;
+  f.total_kv = a.k.shape[packed_kv ? 0 : 1];
+  f.delta = delta;
+  if (call.dbias) {
+    f.dbias = MapOf(*call.dbias);
+    f.dbias_type = ElementOf(call.dbias->dtype);
+  }
+  if (call.dsink) f.dsink = static_cast<float*>(call.dsink->data);
+  return f;
+}
+
+void RequireIndexable(const regard::Problem& p, std::int64_t pieces) {
+  const auto require = [](const char* field, std::int64_t value) {
+    if (value > INT32_MAX / 2) throw Error(field, std::to_string(value), "at most 2^30 on a GPU");
+  };
+  require("b", p.batch);
+  require("sq", p.seq_q);
+  require("skv", p.seq_kv);
+  require("hq", p.heads_q);
+  require("append", p.append.value_or(0));
+  require("page", p.page_size.value_or(0));
+  const double rows = static_cast<double>(p.seq_q) * static_cast<double>(p.heads_q);
+  const double new_rows = static_cast<double>(p.append.value_or(0)) * static_cast<double>(p.heads_kv);
+  const double keys = p.phase == Phase::kBackward ? static_cast<double>(p.seq_kv) * static_cast<double>(p.heads_kv) : 0;
+  const double blocks = static_cast<double>(p.batch) * (std::max(rows * static_cast<double>(pieces), keys) + new_rows + 1);
+  if (blocks > INT32_MAX) {
+    throw Error("bounds", "b * hq * sq of more than 2^31 blocks of work", "a problem that one grid can hold");
+  }
 }
 
 std::int64_t LongestQueries(const regard::Problem& p, const AttentionArgs& a) {

@@ -10,6 +10,7 @@
 
 #include "src/backend/kernel_info.h"
 #include "src/backend/work.h"
+#include "src/cuda/backward.h"
 #include "src/cuda/devices.h"
 #include "src/cuda/forward.h"
 #include "src/cuda/instances.h"
@@ -83,6 +84,12 @@ Verdict SupportsTensor(const Problem& p, const GpuCaps& gpu) {
   return Accept();
 }
 
+Verdict SupportsGeneric(const Problem& p, const GpuCaps& gpu) {
+  if (SharedBytes(cuda::GenericConfigFor(p)) <= gpu.shared_per_block_bytes) return Accept();
+  return Reject("shared memory of a block", gpu.shared_per_block_bytes, "more bytes, for queries of D and qv of Dv dims")
+      .Remedy("a chip from sm_80 on takes it, or copy the tensors to the CPU");
+}
+
 // score_mod and mask_mod are functions of the caller's process.
 Verdict SupportsFunctions(const Problem& p) {
   if (!p.score_mod && !p.mask_mod) return Accept();
@@ -116,6 +123,7 @@ Verdict Supports(const CudaRow& row, const Problem& p, const DeviceCaps& caps) {
   if (verdict.accepted) verdict = SupportsType(row, p, caps.gpu->sm);
   if (verdict.accepted) verdict = SupportsFunctions(p);
   if (verdict.accepted && row.generation != Generation::kGeneric) verdict = SupportsTensor(p, *caps.gpu);
+  if (verdict.accepted && row.generation == Generation::kGeneric) verdict = SupportsGeneric(p, *caps.gpu);
   if (verdict.accepted) verdict = SupportsPhase(row.phase, p);
   return verdict;
 }
@@ -149,6 +157,18 @@ constexpr KernelInfo Row(const char* name, const char* numerics, const char* sum
           DeviceType::kCuda};
 }
 
+template <const CudaRow& R>
+constexpr KernelInfo BackwardRow(const char* name, const char* numerics) {
+  return {name,
+          numerics,
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return Supports(R, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps) { return CostOf(R, p, caps); },
+          [](const KernelInfo&, const Problem& p, const DeviceCaps& caps, int) { return cuda::PlanBackward(p, caps); },
+          cuda::LaunchBackward,
+          "gradients on CUDA cores, one sum in one place",
+          DeviceType::kCuda};
+}
+
 // Prefill (which takes mixed batches too) and decode of one type and generation.
 #define REGARD_PHASES(generation, name, index, type, numerics, how)                                                  \
   Row<kRow<generation, Phase::kPrefill, index>>("cuda." name ".prefill." type, numerics, how ", mixed batches too"), \
@@ -167,6 +187,9 @@ constexpr KernelInfo kCudaKernels[] = {
     REGARD_GENERIC(1, "f16"),
     REGARD_GENERIC(2, "bf16"),
     REGARD_GENERIC(3, "f8"),
+    BackwardRow<kRow<Generation::kGeneric, Phase::kBackward, 0>>("cuda.generic.backward.f32", "generic.f32.chain1.backward"),
+    BackwardRow<kRow<Generation::kGeneric, Phase::kBackward, 1>>("cuda.generic.backward.f16", "generic.f16.chain1.backward"),
+    BackwardRow<kRow<Generation::kGeneric, Phase::kBackward, 2>>("cuda.generic.backward.bf16", "generic.bf16.chain1.backward"),
 };
 
 }  // namespace

@@ -77,6 +77,7 @@ struct GenericConfig {
   int head_dim;       // of q and k, padded to 64, 128, 256 or 512
   int head_dim_v;     // of v, padded likewise
   bool split;         // decode: a block of threads a split
+  bool qv = false;    // a second query against v
 
   static constexpr int kThreads = 128;
   static constexpr int kTileRows = 16;
@@ -89,7 +90,7 @@ struct GenericLayout {
 
   int rows;           // 16 entries of 16 bytes
   int places;         // TensorLayout::kPlaceBytes
-  int q;              // dims x 16 rows, f32; qv's dims behind them
+  int q;              // dims x 16 rows, f32; qv's dims, where there is one, behind them
   int keys;           // 64 x kKeyPitch, f32
   int weights;        // 16 x 64, f32: dot products, then weights
   int factors;        // 16, f32
@@ -99,7 +100,7 @@ struct GenericLayout {
       : rows(0), places(0), q(0), keys(0), weights(0), factors(0), bytes(0) {
     places = rows + c.kTileRows * 16;
     q = places + TensorLayout::kPlaceBytes;
-    keys = q + (c.head_dim + c.head_dim_v) * c.kTileRows * 4;
+    keys = q + (c.head_dim + (c.qv ? c.head_dim_v : 0)) * c.kTileRows * 4;
     weights = keys + kBlockKeys * kKeyPitch * 4;
     factors = weights + c.kTileRows * kBlockKeys * 4;
     bytes = factors + c.kTileRows * 4;

@@ -161,7 +161,7 @@ struct BackwardParams {
   Element type = Element::kF32, out_type = Element::kF32, dout_type = Element::kF32, grad_type = Element::kF32;
   i32 packed_kv = 0;
   i64 total_kv = 0;                       // rows of packed k; dense: keys of one batch entry
-  float* delta = nullptr;                 // workspace: rowsum(dout * out) - dlse, one a row of lse
+  float* delta = nullptr;                 // workspace: rowsum(dout * out) - dlse at ((b * heads_q + h) * seq_q + i)
   Map dbias;                              // data is written
   Element dbias_type = Element::kF32;
   float* dsink = nullptr;                 // (heads_q)

@@ -69,6 +69,11 @@ REGARD_DEVICE i64 StatOffset(const BackwardParams& p, const Sequence& s, i64 i, 
   return (p.shape.packed_q ? s.q_row + i : s.b * batch + i) + head * head_stride;
 }
 
+// delta lies dense, whatever lse's strides are: (b, head, row) of the plan's bounds.
+REGARD_DEVICE i64 DeltaOffset(const BackwardParams& p, const Sequence& s, i64 i, i64 head) {
+  return (static_cast<i64>(s.b) * p.shape.heads_q + head) * p.shape.seq_q + i;
+}
+
 // Keys of a call without a cache, as the sequences' checks want them.
 REGARD_DEVICE Cache KeysOf(const BackwardParams& p) {
   Cache cache;
@@ -99,7 +104,7 @@ REGARD_DEVICE QueryStats StatsOf(const BackwardParams& p, const Sequence& s, i64
   QueryStats stats;
   stats.row = {s.b, head, i, i + s.q_offset, SlopeOf(p.options, s.b, head)};
   stats.lse = Global<const float>(p.lse).Load(StatOffset(p, s, i, head, p.lse_batch, p.lse_head));
-  stats.delta = Global<const float>(p.delta).Load(StatOffset(p, s, i, head, p.lse_batch, p.lse_head));
+  stats.delta = Global<const float>(p.delta).Load(DeltaOffset(p, s, i, head));
   stats.position = static_cast<u32>(stats.row.position - s.leftpad);
   stats.dropout_row = static_cast<u32>(s.b * p.shape.heads_q + head);
   return stats;
@@ -169,7 +174,7 @@ REGARD_DEVICE void DeltaKernel(const BackwardParams& p) {
     if (p.dlse != nullptr) {
       delta -= Global<const float>(p.dlse).Load(StatOffset(p, s, i, head, p.dlse_batch, p.dlse_head));
     }
-    if (Lane() == 0) Global<float>(p.delta).Store(StatOffset(p, s, i, head, p.lse_batch, p.lse_head), delta);
+    if (Lane() == 0) Global<float>(p.delta).Store(DeltaOffset(p, s, i, head), delta);
   }
   if (error != 0 && Lane() == 0 && p.shape.error != nullptr) AtomicOr(Global<u32>(p.shape.error), 0, error);
 }
@@ -320,10 +325,10 @@ REGARD_DEVICE void SinkGradientKernel(const BackwardParams& p) {
   for (int b = 0; b < p.shape.batch; ++b) {
     const Sequence s = ResolveSequence(p.shape, KeysOf(p), b, error);
     for (i64 i = Lane(); i < s.seq_q; i += 32) {
-      const i64 at = StatOffset(p, s, i, static_cast<int>(head), p.lse_batch, p.lse_head);
-      const float lse = Global<const float>(p.lse).Load(at);
+      const float lse =
+          Global<const float>(p.lse).Load(StatOffset(p, s, i, static_cast<int>(head), p.lse_batch, p.lse_head));
       if (lse == -Infinity()) continue;
-      sum = Fma(-Exp2((sink - lse) * kLog2E), Global<const float>(p.delta).Load(at), sum);
+      sum = Fma(-Exp2((sink - lse) * kLog2E), Global<const float>(p.delta).Load(DeltaOffset(p, s, i, head)), sum);
     }
   }
   for (int lanes = 1; lanes < 32; lanes *= 2) sum += ShuffleXor(sum, lanes);

@@ -236,7 +236,7 @@ struct Forward {
       REGARD_UNROLL
       for (int r = 0; r < kDots; ++r) dots[r] = 0;
       Dots(dots, p.cache.k, p.shape.head_dim, 0, block, common, count);
-      if (p.qv.data != nullptr) Dots(dots, p.cache.v, p.shape.head_dim_v, C.head_dim, block, common, count);
+      if constexpr (C.qv) Dots(dots, p.cache.v, p.shape.head_dim_v, C.head_dim, block, common, count);
       const int key = ThreadIndex() % kBlockKeys, row0 = ThreadIndex() / kBlockKeys * kDots;
       REGARD_UNROLL
       for (int r = 0; r < kDots; ++r) Weights().Store((row0 + r) * kBlockKeys + key, dots[r]);
@@ -285,7 +285,7 @@ struct Forward {
     BlockBarrier();  // nobody reads the last tile any more
     RowTable<C>::Fill(p, task);
     LoadRows(p.q, p.shape.head_dim, 0);
-    if (p.qv.data != nullptr) LoadRows(p.qv, p.shape.head_dim_v, C.head_dim);
+    if constexpr (C.qv) LoadRows(p.qv, p.shape.head_dim_v, C.head_dim);
     int begin = task.any.begin / kBlockKeys, end = empty ? begin : static_cast<int>(CeilDiv(task.any.end, kBlockKeys));
     if (C.split) {
       constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;
