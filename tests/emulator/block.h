@@ -22,6 +22,7 @@ class Block {
   // Runs block (x, y, z) to its end, or to a finding.
   std::optional<EmulatorReport> Run(int x, int y, int z);
   LaunchStats stats() const;
+  const char* kernel_name() const { return shape_.kernel.c_str(); }
 
   // Calls of the running thread (device.h).
   void Meet(Collective kind, Site site, std::uint32_t uniform, void* lane);

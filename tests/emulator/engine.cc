@@ -8,6 +8,7 @@
 
 #include "regard/status.h"
 #include "tests/emulator/block.h"
+#include "tests/emulator/crash.h"
 #include "tests/emulator/device_memory.h"
 
 namespace regard::emulator {
@@ -46,6 +47,7 @@ void LaunchStats::Add(const LaunchStats& other) {
 LaunchResult Launch(const LaunchShape& shape, void (*kernel)(const void*), const void* params,
                     const LaunchOptions& options) {
   CheckShape(shape);
+  SayWhereKernelsCrash();
   LaunchResult result;
   std::mutex mutex;  // of result
   const auto blocks = static_cast<std::int64_t>(shape.grid[0]) * shape.grid[1] * shape.grid[2];

@@ -1,0 +1,29 @@
+// The cases that the emulator runs, each on one pretended GPU, and the kernels that they need there. write_instances.cc
+// compiles exactly those; forward_test.cc runs them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "regard/problem.h"
+#include "src/cuda/driver/instance.h"
+
+namespace regard::emulator {
+
+// The fake driver's devices, in its order.
+inline constexpr const char* kGpus[] = {"T4", "A100", "RTX 4090", "H100"};
+inline constexpr const char* kGpuList = "T4,A100,RTX 4090,H100";
+
+struct ForwardCase {
+  int device = 0;   // of kGpus
+  Problem problem;
+};
+
+// The quick grid (src/cases/grid.h) but for what no GPU takes, the GPUs in turn, and the cases below it: long keys that
+// need several splits, and each kernel of each generation.
+std::vector<ForwardCase> ForwardCases();
+
+// What a plan for the case compiles.
+std::vector<cuda::KernelInstance> InstancesOf(const ForwardCase& c);
+
+}  // namespace regard::emulator

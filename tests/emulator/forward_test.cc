@@ -1,0 +1,133 @@
+// The library's whole path on pretended GPUs: Select, Plan, Launch on device tensors, the driver and the compiler faked,
+// the kernels run by the emulator, results held to the accuracy rule.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "regard/attention.h"
+#include "regard/device.h"
+#include "src/cases/cases.h"
+#include "src/cases/oracle.h"
+#include "src/problem/sequence.h"
+#include "src/reference/reference.h"
+#include "tests/emulator/device_case.h"
+#include "tests/emulator/fake/control.h"
+#include "tests/emulator/forward_cases.h"
+
+namespace regard::emulator {
+namespace {
+
+constexpr int kShards = 7;  // no multiple of the number of GPUs
+
+// New keys written by the reference, so that the oracle sees what attention should see.
+void Append(const Problem& p, const AttentionArgs& args) {
+  std::vector<Sequence> sequences(static_cast<std::size_t>(BatchOf(args)));
+  std::vector<std::byte> scratch(ResolveScratchBytes(p));
+  ResolveArgs(p, args, true, sequences, scratch);
+  reference::AppendKv(p, args, sequences);
+}
+
+// The first element in which caches differ; rotated ones may differ by one rounding.
+std::string CacheDifference(const char* name, const TensorView& got, const TensorView& expected, bool rotated) {
+  for (std::int64_t n = 0; n < got.Elements(); ++n) {
+    const float x = LoadFloat(got.data, got.dtype, n), y = LoadFloat(expected.data, expected.dtype, n);
+    if (x == y || (x != x && y != y)) continue;
+    const float step = got.dtype == DType::kBF16 ? 0x1p-7f : got.dtype == DType::kF16 ? 0x1p-10f : IsFp8(got.dtype) ? 0.25f : 1e-5f;
+    if (rotated && std::abs(x - y) <= step * std::max(1.0f, std::abs(y))) continue;
+    return std::string(name) + ", element " + std::to_string(n) + ": got " + std::to_string(x) + " expected " +
+           std::to_string(y);
+  }
+  return {};
+}
+
+// Runs one case; what went wrong, or nothing.
+std::string EmulateForward(const ForwardCase& c) {
+  const Problem& p = c.problem;
+  const DeviceCaps& caps = DeviceCaps::Gpu(c.device);
+  const Selection selection = Select(p, caps);
+  if (!selection.kernel.starts_with("cuda.")) return "chose " + selection.kernel;
+  cases::Case host = cases::MakeCase(p);
+  cases::Case judged;
+  if (p.append) {
+    judged = host.Clone();
+    Append(p, judged.args());
+  }
+  const cases::Oracle oracle(p, p.append ? judged.args() : host.args());
+  cases::PoisonOutputs(host.args());
+  std::string wrong;
+  {
+    const DeviceCase device(host.args(), c.device);
+    const Plan plan(p, selection);
+    const cuda::DeviceBuffer workspace(c.device, plan.workspace_bytes());
+    try {
+      Launch(plan, device.args(), {workspace.data(), workspace.bytes()});
+      CheckDevice({DeviceType::kCuda, c.device});
+    } catch (const std::exception& e) {
+      wrong = e.what();
+    }
+    device.CopyBack();
+  }
+  for (const std::string& report : fake::TakeReports()) wrong = report;
+  if (!wrong.empty()) return selection.kernel + ": " + wrong;
+  const cases::Accuracy accuracy = oracle.Compare(host.args());
+  if (!accuracy.ok()) return selection.kernel + ": " + accuracy.where;
+  if (p.append) {
+    const bool rotated = p.options.rotary != Rotary::kNone;
+    wrong = CacheDifference("k", host.args().k, judged.args().k, rotated);
+    if (wrong.empty()) wrong = CacheDifference("v", host.args().v, judged.args().v, false);
+  }
+  return wrong.empty() ? wrong : selection.kernel + ": appended " + wrong;
+}
+
+class Forward : public testing::TestWithParam<int> {};
+
+TEST_P(Forward, CasesMeetTheAccuracyRuleAndEveryDetectorIsSilent) {
+  const std::vector<ForwardCase> all = ForwardCases();
+  std::set<std::string> kernels;
+  std::int64_t cases = 0;
+  for (std::size_t n = static_cast<std::size_t>(GetParam()); n < all.size(); n += kShards) {
+    const ForwardCase& c = all[n];
+    kernels.insert(std::string(Select(c.problem, DeviceCaps::Gpu(c.device)).kernel));
+    const std::string wrong = EmulateForward(c);
+    EXPECT_EQ(wrong, "") << kGpus[c.device] << ": " << Print(c.problem);
+    ++cases;
+  }
+  std::int64_t launches = 0;
+  for (const fake::KernelUse& use : fake::Uses()) launches += use.launches;
+  std::printf("emulated %zu kernels x %lld cases, %zu instances, %lld launches\n", kernels.size(),
+              static_cast<long long>(cases), fake::Uses().size(), static_cast<long long>(launches));
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, Forward, testing::Range(0, kShards));
+
+int RunAlone(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  for (int device = 0; device < static_cast<int>(std::size(kGpus)) && colon != std::string::npos; ++device) {
+    if (text.substr(0, colon) != kGpus[device]) continue;
+    const std::string wrong = EmulateForward({device, ParseProblem(text.substr(colon + 1))});
+    std::printf("%s\n", wrong.empty() ? "meets the accuracy rule" : wrong.c_str());
+    return wrong.empty() ? 0 : 1;
+  }
+  std::fprintf(stderr, "expected 'GPU: CASE' with one of %s\n", kGpuList);
+  return 2;
+}
+
+}  // namespace
+}  // namespace regard::emulator
+
+// test_emulated_cuda "GPU: CASE" runs one case alone, as a failure prints it; its kernels must be among those compiled.
+int main(int argc, char** argv) {
+  setenv("FAKE_CUDA_GPUS", regard::emulator::kGpuList, 0);
+  setenv("REGARD_LIBCUDA", REGARD_FAKE_LIBCUDA, 0);
+  setenv("REGARD_NVRTC", REGARD_FAKE_NVRTC, 0);
+  setenv("REGARD_CUDA_CACHE", REGARD_FAKE_CACHE, 0);
+  testing::InitGoogleTest(&argc, argv);
+  if (argc == 2) return regard::emulator::RunAlone(argv[1]);
+  return RUN_ALL_TESTS();
+}
