@@ -33,7 +33,7 @@ struct BenchResult {
   double median_ms = 0, p10_ms = 0, p90_ms = 0;
   double gflops = 0;      // 2 * (D + Dv [+ Dv with qv]) a visible pair; backward 2 * (3 * D + 2 * Dv)
   double gbps = 0;        // each visible K and V byte once
-  std::string roof;       // fma_f32, dot_bf16, read, read_pages
+  std::string roof;       // fma_f32, dot_bf16, read, read_pages; GPU: tensor_f16, cuda_f32, gpu_memory
   double roof_value = 0;  // GFLOP/s or GB/s: the median over the same rounds
   double roof_percent = 0;
   std::string roof_how;  // which loop was best
@@ -46,7 +46,7 @@ struct BenchResult {
   std::optional<Profile> profile;  // absent: not asked for
   bool checked = false;          // false only if Ctrl-C came first
   cases::Accuracy accuracy;
-  bool reads() const { return roof == "read" || roof == "read_pages"; }
+  bool reads() const { return roof == "read" || roof == "read_pages" || roof == "gpu_memory"; }
   bool ok() const { return !checked || accuracy.ok(); }
 };
 

@@ -19,6 +19,7 @@
 #include "cli/case_words.h"
 #include "cli/commands.h"
 #include "cli/device_options.h"
+#include "cli/kernel_match.h"
 #include "cli/peers.h"
 #include "cli/report.h"
 #include "cli/suites.h"
@@ -34,7 +35,7 @@ constexpr int kMiss = 1;
 struct Options {
   std::vector<std::string> words;
   bool quick = false;
-  std::string suite, rows, json, report, kernel, peers;
+  std::string suite, rows, json, report, kernel, backend, peers;
   bool require_goals = false, counters = false, profile = false;
   int threads = 0;
   int repeat = 0;
@@ -179,8 +180,8 @@ Order OrderOf(const Options& options) {
     return order;
   }
   if (!options.rows.empty()) order.rows = RowsMatching(order.rows, options.rows);
-  if (!options.kernel.empty()) {
-    throw Error("--kernel", options.kernel, "cases, or a suite without goals; rows name theirs");
+  if (!options.kernel.empty() || !options.backend.empty()) {
+    throw Error(options.kernel.empty() ? "--backend" : "--kernel", options.kernel + options.backend, "cases, or a suite without goals; rows name theirs");
   }
   if (!options.report.empty()) throw Error("--report", options.report, "cases, or a suite without goals");
   return order;
@@ -199,7 +200,7 @@ BenchSettings SettingsOf(const Options& options) {
   settings.threads = options.threads > 0 ? options.threads : DeviceCaps::Host().threads;
   settings.repeat = options.repeat;
   settings.min_seconds = options.min_seconds > 0 ? options.min_seconds : options.quick ? 0.3 : 1.0;
-  settings.kernel = options.kernel;
+  settings.kernel = PatternOf(options.kernel, options.backend);
   settings.counters = options.counters;
   settings.profile = options.profile;
   return settings;
@@ -325,6 +326,7 @@ void RegisterBench(CLI::App& app, int& exit_code) {
                     "Say how much of a launch packing, both products, softmax and merging take (CPU kernels)");
   command->add_option("--threads", options->threads, "Threads; default: REGARD_THREADS, or all cores");
   command->add_option("--kernel", options->kernel, "Only kernels of this name or dotted prefix (cpu.avx2, reference)");
+  AddBackend(*command, options->backend);
   command->add_option("--repeat", options->repeat, "Rounds a case; default: as many as --min-time takes");
   command->add_option("--min-time", options->min_seconds, "Seconds of launches a case; default 1, with --quick 0.3");
   command

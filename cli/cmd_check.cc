@@ -17,6 +17,7 @@
 #include "regard/status.h"
 #include "src/cases/check.h"
 #include "src/cases/grid.h"
+#include "src/cases/on_device.h"
 
 namespace regard::cli {
 namespace {
@@ -27,7 +28,7 @@ constexpr std::size_t kMissesShown = 20, kMissesShownOfKernel = 3;
 struct Options {
   std::vector<std::string> words;
   bool quick = false, all = false, cross = false;
-  std::string kernel;
+  std::string kernel, backend;
   int threads = 0;
 };
 
@@ -79,9 +80,13 @@ void RequireAbleKernels(const std::vector<Problem>& problems, const std::vector<
     std::string reasons;
     bool able = false;
     for (const KernelInfo* kernel : kernels) {
-      const Verdict verdict = kernel->supports(*kernel, p, DeviceCaps::Host());
+      const DeviceCaps* device = cases::DeviceOfKernel(*kernel, DeviceCaps::Host());
+      const DeviceCaps& caps = device ? *device : DeviceCaps::Host();  // whose refusal says that there is no GPU
+      const Verdict verdict = kernel->supports(*kernel, p, caps);
       able |= verdict.accepted;
-      if (!verdict.accepted && reasons.size() < 300) reasons += fmt::format("; {}: {}", kernel->name, verdict.Said(DeviceCaps::Host()).reason);
+      if (!verdict.accepted && reasons.size() < 300) {
+        reasons += fmt::format("; {}: {}", kernel->name, verdict.Said(caps).reason);
+      }
     }
     if (!able) throw Error("case", Print(p), "a case that one of the kernels can do" + reasons);
   }
@@ -117,7 +122,9 @@ void PrintMisses(const cases::CheckReport& report) {
 
 int Check(const Options& options) {
   const std::vector<Problem> problems = CasesOf(options);
-  const std::vector<const KernelInfo*> kernels = KernelsMatching(options.kernel);
+  const std::string pattern = PatternOf(options.kernel, options.backend);
+  const std::vector<const KernelInfo*> kernels = KernelsMatching(pattern);
+  cases::DeviceOfKernels(pattern);  // a GPU that is asked for is there
   if (!options.words.empty()) RequireAbleKernels(problems, kernels);
 
   std::unique_ptr<Executor> executor;
@@ -125,7 +132,7 @@ int Check(const Options& options) {
   Progress progress;
   cases::CheckOptions check;
   check.cross = options.cross;
-  check.reference_too = !options.kernel.empty();
+  check.reference_too = !pattern.empty();
   check.executor = executor.get();
   check.interrupted = [] { return Interrupted(); };
   check.progress = [&](std::size_t done, std::size_t total, std::size_t misses) { progress.Show(done, total, misses); };
@@ -159,6 +166,7 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
   command->add_flag("--cross", options->cross,
                     "Compare kernels with each other too: equal numerics give equal bits");
   command->add_option("--kernel", options->kernel, "Only this kernel, or kernels of this prefix")->type_name("PATTERN");
+  AddBackend(*command, options->backend);
   command->add_option("--threads", options->threads, "Threads (default: REGARD_THREADS, or all cores)")
       ->check(CLI::Range(1, 4096));
   command->callback([options, &exit_code] { exit_code = Check(*options); });

@@ -1,7 +1,6 @@
 // `regard run`: one call, on generated inputs or on tensors from .npy files; which kernel ran, what came out, whether it
 // is right, how long it took.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -20,6 +19,7 @@
 #include "regard/attention.h"
 #include "regard/status.h"
 #include "src/cases/cases.h"
+#include "src/cases/on_device.h"
 #include "src/cases/oracle.h"
 
 namespace regard::cli {
@@ -33,7 +33,7 @@ constexpr int kLaunches = 3;
 struct Options {
   std::vector<std::string> words;
   TensorFiles files;
-  std::string expect, out, lse_out, kernel;
+  std::string expect, out, lse_out, kernel, backend;
   int threads = 0;
 };
 
@@ -43,15 +43,13 @@ struct Timing {
 };
 
 Timing LaunchTimed(const Plan& plan, const BackwardArgs& call) {
-  std::vector<std::byte> workspace(plan.workspace_bytes());
+  const cases::CaseOnDevice run(plan, call);
   Timing timing{std::numeric_limits<double>::infinity(), 0};
   do {
-    const auto begin = std::chrono::steady_clock::now();
-    cases::LaunchCall(plan, call, {workspace.data(), workspace.size()});
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-    timing.seconds = std::min(timing.seconds, took.count());
+    timing.seconds = std::min(timing.seconds, run.Seconds(1));
     ++timing.launches;
   } while (timing.seconds < kRepeatBelowSeconds && timing.launches < kLaunches && !Interrupted());
+  run.Finish();
   return timing;
 }
 
@@ -176,11 +174,9 @@ int Run(const Options& options) {
   const AttentionArgs& args = call.forward;
 
   std::optional<KernelChoice> choice;
-  if (!options.kernel.empty()) {
-    KernelsMatching(options.kernel);  // an unknown name is an error that suggests one
-    choice = KernelChoice{{options.kernel}, {}};
-  }
-  const DeviceCaps& caps = DeviceCaps::Host();
+  const std::string kernel = PatternOf(options.kernel, options.backend);
+  if (!kernel.empty()) choice = KernelChoice{{kernel}, {}};
+  const DeviceCaps& caps = cases::DeviceOfKernels(kernel);
   const Selection selection = choice ? Select(problem, caps, *choice) : Select(problem, caps);
   std::unique_ptr<Executor> executor;
   if (options.threads > 0) executor.reset(MakeExecutor(ExecutorKind::kOpenMp, options.threads));
@@ -192,9 +188,10 @@ int Run(const Options& options) {
   PrintOutputs(problem, call);
   const bool good = options.expect.empty() ? CompareWithReference(problem, call)
                                            : CompareWithFile(problem, args, options.expect);
-  fmt::print("time      {:.3f} ms ({}, {} thread{})\n", timing.seconds * 1e3,
+  const int threads = plan.executor().threads();
+  fmt::print("time      {:.3f} ms ({}, {})\n", timing.seconds * 1e3,
              timing.launches > 1 ? fmt::format("best of {} launches", timing.launches) : "one launch",
-             plan.executor().threads(), plan.executor().threads() == 1 ? "" : "s");
+             caps.gpu ? caps.name : fmt::format("{} thread{}", threads, threads == 1 ? "" : "s"));
   if (!options.out.empty()) WriteNpy("--out", options.out, args.out);
   if (!options.lse_out.empty()) WriteNpy("--lse-out", options.lse_out, *args.lse);
   if (!good && !options.files.any()) {
@@ -231,6 +228,7 @@ void RegisterRun(CLI::App& app, int& exit_code) {
   command->add_option("--options", files.options, "Options for tensors from files, such as \"causal window=3,0\"")
       ->type_name("WORDS");
   command->add_option("--kernel", options->kernel, "Only this kernel, or kernels of this prefix")->type_name("PATTERN");
+  AddBackend(*command, options->backend);
   command->add_option("--threads", options->threads, "Threads (default: REGARD_THREADS, or all cores)")
       ->check(CLI::Range(1, 4096));
   command->callback([options, &exit_code] { exit_code = Run(*options); });

@@ -12,6 +12,7 @@ void RegisterExplain(CLI::App& app, int& exit_code);  // cmd_explain.cc
 void RegisterRun(CLI::App& app, int& exit_code);      // cmd_run.cc
 void RegisterCheck(CLI::App& app, int& exit_code);    // cmd_check.cc
 void RegisterBench(CLI::App& app, int& exit_code);    // cmd_bench.cc
+void RegisterCuda(CLI::App& app, int& exit_code);     // cmd_cuda.cc
 
 // True once Ctrl-C came; long loops look at it, stop cleanly, print what they have and exit with 130.
 bool Interrupted() noexcept;  // main.cc

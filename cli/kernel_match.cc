@@ -24,4 +24,20 @@ std::vector<const KernelInfo*> KernelsMatching(const std::string& pattern) {
   return matching;
 }
 
+void AddBackend(CLI::App& command, std::string& backend) {
+  command
+      .add_option("--backend", backend,
+                  "Only kernels of this backend: cpu, cuda (copies the case to the first GPU and back), reference")
+      ->type_name("NAME");
+}
+
+std::string PatternOf(const std::string& kernel, const std::string& backend) {
+  if (!backend.empty() && backend != "cpu" && backend != "cuda" && backend != "reference") {
+    throw Error("--backend", backend, "cpu, cuda or reference");
+  }
+  if (!backend.empty() && !kernel.empty()) throw Error("--backend", backend, "one of --backend and --kernel");
+  if (!kernel.empty()) KernelsMatching(kernel);  // an unknown name is an error that suggests one
+  return kernel.empty() ? backend : kernel;
+}
+
 }  // namespace regard::cli

@@ -40,8 +40,12 @@ int Complain(const std::string& text) {
 
 // The subcommand that the command line reached, for the hint at the end of a parse error.
 std::string HelpCommand(const CLI::App& app) {
-  const auto subcommands = app.get_subcommands();
-  return subcommands.empty() ? "regard --help" : "regard " + subcommands.front()->get_name() + " --help";
+  std::string words = "regard";
+  for (auto subcommands = app.get_subcommands(); !subcommands.empty();
+       subcommands = subcommands.front()->get_subcommands()) {
+    words += " " + subcommands.front()->get_name();
+  }
+  return words + " --help";
 }
 
 int Run(int argc, char** argv) {
@@ -59,6 +63,7 @@ int Run(int argc, char** argv) {
   RegisterRun(app, exit_code);
   RegisterCheck(app, exit_code);
   RegisterBench(app, exit_code);
+  RegisterCuda(app, exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& e) {

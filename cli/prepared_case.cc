@@ -1,7 +1,6 @@
 #include "cli/prepared_case.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "cli/kv_chunks.h"
@@ -100,22 +99,18 @@ PreparedCase::PreparedCase(const PreparedCase& whole, std::int64_t b)
 }
 
 void PreparedCase::MakePlan(const std::string& kernel, Executor& executor) {
-  const DeviceCaps& caps = DeviceCaps::Host();
+  const DeviceCaps& caps = cases::DeviceOfKernels(kernel);
   const Selection selection =
       kernel.empty() ? Select(problem_, caps) : Select(problem_, caps, KernelChoice{{kernel}, {}});
   plan_ = std::make_unique<Plan>(problem_, selection, &executor);
-  workspace_ = cases::Buffer(plan_->workspace_bytes());
+  launched_ = std::make_unique<BackwardArgs>(call_);
+  run_ = std::make_unique<cases::CaseOnDevice>(*plan_, *launched_);
   work_ = WorkOf(problem_, args(), plan_->shape().kv_block_tokens);
 }
 
-void PreparedCase::Launch() const {
-  cases::LaunchCall(*plan_, call_, workspace());
-}
-
-double PreparedCase::Seconds(int launches) const {
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < launches; ++i) Launch();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / launches;
+void PreparedCase::PoisonOutput() {
+  cases::PoisonOutputs(problem_, call_);
+  run_->CopyIn();
 }
 
 std::int64_t PreparedCase::sequences() const {
@@ -133,6 +128,7 @@ cases::Accuracy PreparedCase::Check() const {
   if (per_row * work_.query_rows > kMultiplications) {
     rows = std::clamp(static_cast<std::int64_t>(kMultiplications / per_row), kLeast, kMost);
   }
+  run_->Finish();
   return cases::CheckAccuracy(problem_, call_, rows, problem_.seed);
 }
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "regard/attention.h"
-#include "src/cases/buffer.h"
 #include "src/cases/cases.h"
+#include "src/cases/on_device.h"
 #include "src/cpu/probe/probe.h"
 
 namespace regard::cli {
@@ -24,7 +24,7 @@ struct Work {
 
 class PreparedCase {
  public:
-  // Generates the inputs of `text`; `kernel` is a pattern, empty: what Select chooses. `executor` outlives the case.
+  // Generates the inputs of `text`; `kernel` is a pattern, empty: what Select chooses for the CPU. `executor` outlives the case.
   // Throws Error for a bad case.
   PreparedCase(const std::string& text, const std::string& kernel, Executor& executor);
   // Sequence b of `whole` alone, over the same memory, with a selection and a plan of its own. `whole` is paged by a
@@ -32,19 +32,19 @@ class PreparedCase {
   PreparedCase(const PreparedCase& whole, std::int64_t b);
   PreparedCase(PreparedCase&&) noexcept = default;
 
-  void Launch() const;
-  double Seconds(int launches) const;  // of one launch, mean over so many in a row
+  void Launch() const { run_->Launch(); }  // on a GPU: returns before it is done
+  double Seconds(int launches) const { return run_->Seconds(launches); }  // of one launch, mean over so many in a row
 
   const std::string& text() const { return text_; }
   const Problem& problem() const { return problem_; }
   const AttentionArgs& args() const { return call_.forward; }
   const BackwardArgs& call() const { return call_; }
   const Plan& plan() const { return *plan_; }
-  Workspace workspace() const { return {workspace_.data(), workspace_.size()}; }
+  Workspace workspace() const { return run_->workspace(); }
   const Work& work() const { return work_; }
   std::int64_t sequences() const;
 
-  void PoisonOutput() { cases::PoisonOutputs(problem_, call_); }
+  void PoisonOutput();
   // Holds the output to the accuracy rule: all rows of a small case, else samples.
   cases::Accuracy Check() const;
 
@@ -56,7 +56,8 @@ class PreparedCase {
   Problem problem_;
   BackwardArgs call_;  // only its forward call, unless the phase is backward
   std::unique_ptr<Plan> plan_;
-  cases::Buffer workspace_;
+  std::unique_ptr<BackwardArgs> launched_;  // call_, at an address that does not move
+  std::unique_ptr<cases::CaseOnDevice> run_;
   Work work_;
 };
 

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "src/cases/cases.h"
+#include "src/cases/on_device.h"
 #include "src/cases/oracle.h"
 #include "src/problem/extent.h"
 #include "src/reference/reference.h"
@@ -148,7 +149,8 @@ class Checker {
   std::vector<std::size_t> AbleKernels(const Problem& p) const {
     std::vector<std::size_t> able;
     for (std::size_t k = 0; k < kernels_.size(); ++k) {
-      if (kernels_[k]->supports(*kernels_[k], p, caps_).accepted) able.push_back(k);
+      const DeviceCaps* caps = DeviceOfKernel(*kernels_[k], caps_);
+      if (caps && kernels_[k]->supports(*kernels_[k], p, *caps).accepted) able.push_back(k);
     }
     if (!options_.reference_too && able.size() > 1) {
       std::erase_if(able, [&](std::size_t k) { return kernels_[k]->name == kReference; });
@@ -189,10 +191,13 @@ class Checker {
       selection.chosen = &kernel;
       selection.kernel = kernel.name;
       selection.numerics = kernel.numerics;
-      selection.cost = kernel.cost(kernel, p, caps_);
+      const DeviceCaps& caps = *DeviceOfKernel(kernel, caps_);
+      selection.cost = kernel.cost(kernel, p, caps);
+      if (caps.gpu) selection.gpu = std::make_shared<const DeviceCaps>(caps);
       const Plan plan(p, selection, ExecutorFor(p));
-      std::vector<std::byte> workspace(plan.workspace_bytes());
-      LaunchCall(plan, call, {workspace.data(), workspace.size()});
+      const CaseOnDevice run(plan, call);
+      run.Launch();
+      run.Finish();
     } catch (const std::exception& e) {
       score.worst_ratio = std::numeric_limits<double>::infinity();
       score.worst_case = Print(p);

@@ -136,7 +136,7 @@ void LaunchForward(const LaunchContext& ctx) {
   if (plan.most_slots > 0) f.states = reinterpret_cast<float*>(ctx.workspace.data() + plan.states);
   launch(plan.attend, GridOf(cut.blocks), f);
   if (plan.split && cut.splits > 1) {
-    launch(plan.combine, GridOf(f.shape.batch * p.heads_kv * cut.row_tiles), f);
+    launch(plan.combine, RowGrid(f.shape.batch * p.heads_kv * cut.row_tiles * plan.tile_rows), f);
   }
 }
 

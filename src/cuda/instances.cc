@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <iterator>
 #include <set>
-#include <span>
 
 #include "src/cuda/known_gpus.h"
 #include "src/problem/phase.h"
@@ -24,22 +23,13 @@ bool HasOptions(const Problem& p) {
   return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
 }
 
-// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two blocks of threads
-// share a multiprocessor where their shared memory lets them: with D = Dv = 128, {4, 2, 1} is 128 rows of Q and 64 of K
-// and of V, 136 elements of 2 bytes each: 68 KiB of the 163 of an A100, but of the 99 of an RTX 4090, where one block of
-// eight warps hides more latency than one of four.
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Registers set the limit:
+// a warp with two tiles of 128 columns of out would spill (NVRTC 13.5: 2.3 KB for sm_80), with one it has 245.
 struct Tiling {
   int warps, tiles, stages;
 };
-constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};            // D and Dv up to 64
-constexpr Tiling kMiddle[] = {{4, 2, 1}, {8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};  // up to 128, room for two blocks
+constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};  // D and Dv up to 64
 constexpr Tiling kWide[] = {{8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};
-
-std::span<const Tiling> TilingsFor(int widest, std::int64_t shared_bytes) {
-  if (widest <= 64) return kNarrow;
-  if (widest <= 128 && shared_bytes >= (std::int64_t{160} << 10)) return kMiddle;
-  return kWide;
-}
 
 TensorConfig With(TensorConfig config, Tiling tiling) {
   config.warps = tiling.warps;
@@ -67,7 +57,8 @@ std::optional<TensorConfig> Untiled(const Problem& p, const GpuCaps& gpu) {
 std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shared_bytes) {
   const auto fits = [&](const TensorConfig& c, int blocks) { return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes; };
   if (!untiled.split) {
-    for (const Tiling& tiling : TilingsFor(std::max(untiled.head_dim, untiled.head_dim_v), shared_bytes)) {
+    const bool narrow = std::max(untiled.head_dim, untiled.head_dim_v) <= 64;
+    for (const Tiling& tiling : narrow ? kNarrow : kWide) {
       if (const TensorConfig c = With(untiled, tiling); fits(c, 1)) return c;
     }
     return std::nullopt;
@@ -178,8 +169,9 @@ KernelInstance InstanceOf(const GenericConfig& c) {
 
 // All decode kernels leave states of 16 rows alike; only their width counts.
 KernelInstance CombineInstance(int head_dim_v) {
-  return Made("combine.dv" + Number(head_dim_v), "tile/combine.h", ConfigText({64, head_dim_v, true, false}), kRowThreads, 1,
-              "ForwardParams", "CombineKernel<kConfig>", 0);
+  const std::string columns = Number(head_dim_v);
+  return Made("combine.dv" + columns, "generic/combine.h", "", kRowThreads, 1, "ForwardParams",
+              "generic::CombineKernel<" + columns + ">", 0);
 }
 KernelInstance AppendInstance() {
   return Made("append", "generic/append.h", "", kRowThreads, 1, "AppendParams", "generic::AppendKernel", 0);

@@ -4,7 +4,7 @@ import tool
 class Errors(tool.ToolTest):
     def test_version_and_help_are_good(self):
         self.assertRegex(self.good("--version").stdout, r"^regard \d+\.\d+\.\d+\n$")
-        for command in ("info", "list", "explain", "run", "check", "bench"):
+        for command in ("info", "list", "explain", "run", "check", "bench", "cuda"):
             self.assertIn(command, self.good("--help").stdout)
             self.good(command, "--help")
 

@@ -31,11 +31,17 @@ Parsed Parse(std::vector<std::string> entries) {
 
 TEST(Env, ReadsEveryKnownVariable) {
   const Parsed p = Parse({"PATH=/bin", "REGARD_BACKENDS=cpu.avx2,reference", "REGARD_CPU_ISA=avx512_bf16",
-                          "REGARD_THREADS=3", "REGARD_TUNE=anything", "REGARDLESS=1"});
+                          "REGARD_THREADS=3", "REGARD_TUNE=anything", "REGARD_LIBCUDA=/d/libcuda.so",
+                          "REGARD_NVRTC=/n/libnvrtc.so", "REGARD_CUDA_CACHE=/c", "REGARD_CUDA_CACHE_BYTES=5000000000",
+                          "REGARDLESS=1"});
   EXPECT_EQ(p.warnings, "");
   EXPECT_EQ(p.settings.backends, (std::vector<std::string>{"cpu.avx2", "reference"}));
   EXPECT_EQ(p.settings.cpu_isa, Isa::kAvx512Bf16);
   EXPECT_EQ(p.settings.threads, 3);
+  EXPECT_EQ(p.settings.libcuda, "/d/libcuda.so");
+  EXPECT_EQ(p.settings.nvrtc, "/n/libnvrtc.so");
+  EXPECT_EQ(p.settings.cuda_cache, "/c");
+  EXPECT_EQ(p.settings.cuda_cache_bytes, 5000000000);
 }
 
 TEST(Env, EmptyEnvironmentGivesNothing) {
@@ -59,11 +65,13 @@ TEST(Env, BadValuesAreNamedWithWhatIsExpectedAndLeaveTheSettingUnset) {
   for (const char* entry : {"REGARD_THREADS=0", "REGARD_THREADS=-1", "REGARD_THREADS=4097", "REGARD_THREADS=two",
                             "REGARD_THREADS=2x", "REGARD_THREADS=", "REGARD_THREADS=99999999999999999999",
                             "REGARD_CPU_ISA=avx1024", "REGARD_CPU_ISA=AVX2", "REGARD_CPU_ISA=", "REGARD_BACKENDS=",
-                            "REGARD_BACKENDS=cpu,,reference", "REGARD_BACKENDS=cpu,"}) {
+                            "REGARD_BACKENDS=cpu,,reference", "REGARD_BACKENDS=cpu,", "REGARD_CUDA_CACHE_BYTES=1G",
+                            "REGARD_CUDA_CACHE_BYTES=-1", "REGARD_CUDA_CACHE_BYTES="}) {
     const Parsed p = Parse({entry});
     EXPECT_NE(p.warnings.find(entry), std::string::npos) << entry << " gives: " << p.warnings;
     EXPECT_NE(p.warnings.find("expected"), std::string::npos) << p.warnings;
-    EXPECT_FALSE(p.settings.threads || p.settings.cpu_isa || !p.settings.backends.empty()) << entry;
+    EXPECT_FALSE(p.settings.threads || p.settings.cpu_isa || !p.settings.backends.empty() || p.settings.cuda_cache_bytes)
+        << entry;
   }
   EXPECT_NE(Parse({"REGARD_CPU_ISA=avx521"}).warnings.find("nearest: avx512"), std::string::npos);
 }

@@ -87,7 +87,8 @@ TEST(Instances, OptionsThatThePlainKernelKnowsDoNotAskForTheOther) {
 
 TEST(Instances, TheTilingFollowsTheChipAndNotTheProblem) {
   const auto name = [](const char* gpu, const char* text) { return NameOf(*TensorConfigFor(ParseProblem(text), Gpu(gpu))); };
-  EXPECT_NE(name("A100", "prefill sq=64 skv=64 d=128 dtype=f16"), name("RTX 4090", "prefill sq=64 skv=64 d=128 dtype=f16"));
+  EXPECT_NE(name("A100", "prefill sq=64 skv=64 d=256 dtype=f16"), name("RTX 4090", "prefill sq=64 skv=64 d=256 dtype=f16"));
+  EXPECT_NE(name("A100", "decode sq=1 skv=64 d=128 dtype=f16"), name("RTX 4090", "decode sq=1 skv=64 d=128 dtype=f16"));
   EXPECT_EQ(name("A100", "prefill sq=64 skv=64 d=128 dtype=f16"), name("H100", "prefill b=9 sq=4000 skv=9000 d=128 dtype=f16"));
   EXPECT_FALSE(TensorConfigFor(ParseProblem("prefill sq=64 skv=64 d=128 dtype=f32"), Gpu("A100")));
   EXPECT_FALSE(TensorConfigFor(ParseProblem("prefill sq=64 skv=64 d=257 dtype=f16"), Gpu("A100")));

@@ -32,6 +32,9 @@ TemporaryFolder::TemporaryFolder() {
 TemporaryFolder::~TemporaryFolder() {
   std::error_code error;
   fs::permissions(path_, fs::perms::owner_all, error);
+  for (const auto& entry : fs::recursive_directory_iterator(path_, error)) {
+    if (entry.is_directory(error)) fs::permissions(entry.path(), fs::perms::owner_all, error);
+  }
   fs::remove_all(path_, error);
 }
 

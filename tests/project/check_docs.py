@@ -21,6 +21,7 @@ PROGRAM = re.compile(r"^(?:\./)?(?:build/release/)?regard$")
 CASE = re.compile(r"^(?:prefill|decode|mixed|backward)(?: |$)")
 NO_CASE_AFTER = ("--suite", "--rows", "--kernel", "--json")  # options that take a word
 HARMLESS = ("explain", "list")
+GROUPS = ("cuda",)  # commands that have commands of their own
 
 
 def documents(root):
@@ -100,7 +101,7 @@ def failed_commands(root, name, program, run=subprocess.run):
     found = []
     for words, shown in commands(read(root, name)):
         line = "regard " + " ".join(words)
-        usage = call(words[0], "--help")
+        usage = call(*words[:2 if words[0] in GROUPS else 1], "--help")
         if usage.returncode != 0:
             found.append(f"{name}: `{line}`: no such command")
             continue

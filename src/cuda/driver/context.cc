@@ -7,8 +7,9 @@ namespace regard::cuda {
 namespace {
 
 abi::CUcontext PrimaryContext(const DriverApi& api, abi::CUdevice device) {
-  static std::mutex mutex;
-  static std::map<abi::CUdevice, abi::CUcontext> retained;
+  // Never destroyed: threads may still plan and launch while the process ends.
+  static auto& mutex = *new std::mutex;
+  static auto& retained = *new std::map<abi::CUdevice, abi::CUcontext>;
   const std::lock_guard lock(mutex);
   abi::CUcontext& context = retained[device];
   if (context == nullptr) {

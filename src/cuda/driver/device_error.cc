@@ -43,8 +43,9 @@ std::string DeviceErrorText(unsigned bits) {
 }
 
 DeviceErrorFlag& DeviceErrorFlag::Of(int device) {
-  static std::mutex mutex;
-  static std::map<int, std::unique_ptr<DeviceErrorFlag>> flags;
+  // Never destroyed: threads may still plan and launch while the process ends.
+  static auto& mutex = *new std::mutex;
+  static auto& flags = *new std::map<int, std::unique_ptr<DeviceErrorFlag>>;
   const std::lock_guard lock(mutex);
   std::unique_ptr<DeviceErrorFlag>& flag = flags[device];
   if (!flag) flag = std::make_unique<DeviceErrorFlag>(device);

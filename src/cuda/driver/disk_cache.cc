@@ -146,7 +146,8 @@ std::string DefaultFolder() {
 std::string CacheKey::File() const { return Fnv128Hex(text) + std::string(kSuffix); }
 
 DiskCache& DiskCache::OfProcess() {
-  static DiskCache cache(DefaultFolder(), Env().cuda_cache_bytes.value_or(kDefaultLimitBytes));
+  // Never destroyed: threads may still plan while the process ends.
+  static auto& cache = *new DiskCache(DefaultFolder(), Env().cuda_cache_bytes.value_or(kDefaultLimitBytes));
   return cache;
 }
 

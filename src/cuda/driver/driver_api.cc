@@ -68,7 +68,7 @@ DriverApi LoadDriver(const std::string& file) {
 }
 
 const DriverApi& Driver() {
-  static const DriverApi api = LoadDriver(Env().libcuda);
+  static const auto& api = *new DriverApi(LoadDriver(Env().libcuda));  // never destroyed: threads may still launch
   return api;
 }
 

@@ -70,8 +70,9 @@ struct Key {
 }  // namespace
 
 CudaFunction GetFunction(int device, const KernelInstance& instance) {
-  static std::mutex mutex;
-  static std::map<Key, CudaFunction> loaded;
+  // Never destroyed: threads may still plan and launch while the process ends.
+  static auto& mutex = *new std::mutex;
+  static auto& loaded = *new std::map<Key, CudaFunction>;
   const DriverApi& api = NeedDriver();
   const ContextScope scope(device);
   const Key key{ContextId(scope.context()), instance.name, instance.text};

@@ -25,7 +25,8 @@ CacheKey KeyOf(const KernelInstance& instance, const Arch& arch, const NvrtcApi&
 }
 
 ModuleCache& ModuleCache::OfProcess() {
-  static ModuleCache cache(Nvrtc(), DiskCache::OfProcess());
+  // Never destroyed: threads may still plan while the process ends.
+  static auto& cache = *new ModuleCache(Nvrtc(), DiskCache::OfProcess());
   return cache;
 }
 

@@ -23,6 +23,15 @@ bool Resolve(void* library, const char* name, Function** function) {
   return *function != nullptr;
 }
 
+// NVRTC opens libnvrtc-builtins by its bare name when it compiles, which finds the one beside it only where the loader
+// honours its search path (under a sanitizer it does not). What is open under that name already is taken first.
+void OpenBuiltins(const NvrtcApi& api) {
+  const std::size_t slash = api.path.rfind('/');
+  if (slash == std::string::npos) return;
+  std::string said;
+  OpenLibrary(api.path.substr(0, slash + 1) + "libnvrtc-builtins.so." + api.VersionText(), &said);
+}
+
 // Fills the table from an opened library; false with *said where it is no usable NVRTC.
 bool Fill(void* library, const std::string& file, NvrtcApi* api, std::string* said) {
 #define REGARD_RESOLVE(field, symbol, parameters) \
@@ -37,6 +46,7 @@ bool Fill(void* library, const std::string& file, NvrtcApi* api, std::string* sa
   if (api->get_supported_archs(api->archs.data()) != 0) return *said = "it does not name its architectures", false;
   std::sort(api->archs.begin(), api->archs.end());
   api->path = FileOf(reinterpret_cast<void*>(api->version), file);
+  OpenBuiltins(*api);
   if (api->major < kOldestMajor) return *said = "it is NVRTC " + api->VersionText() + ", regard needs 12.0", false;
   return true;
 }
@@ -176,11 +186,11 @@ NvrtcApi LoadNvrtc(const std::string& file, int driver_version, const std::vecto
 }
 
 const NvrtcApi& Nvrtc() {
-  static const NvrtcApi api = [] {
+  static const NvrtcApi& api = *[] {  // never destroyed: threads may still compile
     const DriverApi& driver = Driver();
     const std::string& file = Env().nvrtc;
-    return LoadNvrtc(file, driver.status.ok ? driver.version : 0,
-                     file.empty() ? NvrtcFolders(SearchEnvironment::OfProcess()) : std::vector<std::string>());
+    const auto folders = file.empty() ? NvrtcFolders(SearchEnvironment::OfProcess()) : std::vector<std::string>();
+    return new NvrtcApi(LoadNvrtc(file, driver.status.ok ? driver.version : 0, folders));
   }();
   return api;
 }

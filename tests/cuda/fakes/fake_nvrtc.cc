@@ -1,8 +1,9 @@
 // A stand-in for NVRTC of version FAKE_MAJOR.FAKE_MINOR: it "compiles" a program to its own text, and refuses one that
-// contains "#error". Counts compiles, so that tests see what was compiled once.
+// contains "#error"; "#crash" ends the process. Counts compiles, so that tests see what was compiled once.
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -46,6 +47,7 @@ int nvrtcDestroyProgram(Program** program) {
 int nvrtcCompileProgram(Program* program, int, const char* const*) {
   ++compiles;
   std::this_thread::sleep_for(std::chrono::milliseconds(20));  // long enough for a second thread to ask meanwhile
+  if (program->text.find("#crash") != std::string::npos) std::abort();
   if (program->text.find("#error") == std::string::npos) return 0;
   program->log = "fake.cu(1): error: #error directive\n1 error detected in the compilation of \"fake.cu\".\n";
   return 6;

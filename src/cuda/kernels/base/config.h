@@ -28,15 +28,15 @@ struct TensorConfig {
   bool split;         // decode: a block of threads a split, its warps share the keys and the columns of one tile
   bool options;       // softcap, bias, mask, ALiBi and dropout as well; else causal, windows, chunks, lengths, leftpad, sink
 
-  constexpr int Threads() const { return warps * 32; }
-  constexpr int TileRows() const { return split ? 16 : warps * tiles * 16; }
+  REGARD_BOTH constexpr int Threads() const { return warps * 32; }
+  REGARD_BOTH constexpr int TileRows() const { return split ? 16 : warps * tiles * 16; }
 };
 
 // Shared memory of a TensorConfig, offsets in bytes. Rows of 16-bit tiles are 16 bytes longer than their data: the pitch
 // is an odd number of 16-byte pieces, so that the eight rows of an ldmatrix lie in eight different bank groups.
 struct TensorLayout {
-  static constexpr int Pitch(int dim) { return dim + 8; }         // elements of 2 bytes
-  static constexpr int RawPitch(int dim) { return dim + 16; }     // bytes: fp8 as it comes
+  REGARD_BOTH static constexpr int Pitch(int dim) { return dim + 8; }         // elements of 2 bytes
+  REGARD_BOTH static constexpr int RawPitch(int dim) { return dim + 16; }     // bytes: fp8 as it comes
   static constexpr int kPlaceBytes = 2 * (2 * kBlockKeys + 8) * 4;
   static constexpr int kWeightsPitch = kBlockKeys + 8;
 
@@ -50,7 +50,7 @@ struct TensorLayout {
   int words;                // decode: 2 x warps x 32 words of keys seen (sm80/nonfinite.h)
   int bytes;
 
-  constexpr explicit TensorLayout(const TensorConfig& c)
+  REGARD_BOTH constexpr explicit TensorLayout(const TensorConfig& c)
       : rows(0), places(0), q(0), k(0), v(0), raw_k(0), raw_v(0), weights(0), maxima(0), sums(0), words(0), bytes(0) {
     const int tiles = c.fp8_kv ? 1 : c.stages, raw = c.fp8_kv ? c.stages : 0, split = c.split ? 1 : 0;
     places = rows + c.TileRows() * 16;
@@ -66,11 +66,11 @@ struct TensorLayout {
     bytes = words + split * 2 * c.warps * 32 * 4;
   }
 };
-constexpr TensorLayout LayoutOf(const TensorConfig& c) { return TensorLayout(c); }
-constexpr int SharedBytes(const TensorConfig& c) { return TensorLayout(c).bytes; }
+REGARD_BOTH constexpr TensorLayout LayoutOf(const TensorConfig& c) { return TensorLayout(c); }
+REGARD_BOTH constexpr int SharedBytes(const TensorConfig& c) { return TensorLayout(c).bytes; }
 
 // f32 words of one slot of ForwardParams::states.
-constexpr i64 StateFloats(const TensorConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
+REGARD_BOTH constexpr i64 StateFloats(const TensorConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
 
 // Forward by CUDA cores (generic/forward.h): any types, all options, f32 products and sums in one chain.
 struct GenericConfig {
@@ -82,8 +82,8 @@ struct GenericConfig {
   static constexpr int kThreads = 128;
   static constexpr int kTileRows = 16;
   static constexpr int kChunk = 32;   // dims of keys in shared memory at a time
-  constexpr int Threads() const { return kThreads; }
-  constexpr int TileRows() const { return kTileRows; }
+  REGARD_BOTH constexpr int Threads() const { return kThreads; }
+  REGARD_BOTH constexpr int TileRows() const { return kTileRows; }
 };
 struct GenericLayout {
   static constexpr int kKeyPitch = GenericConfig::kChunk + 1;  // f32; odd, so that 32 keys lie in 32 banks
@@ -96,7 +96,7 @@ struct GenericLayout {
   int factors;        // 16, f32
   int bytes;
 
-  constexpr explicit GenericLayout(const GenericConfig& c)
+  REGARD_BOTH constexpr explicit GenericLayout(const GenericConfig& c)
       : rows(0), places(0), q(0), keys(0), weights(0), factors(0), bytes(0) {
     places = rows + c.kTileRows * 16;
     q = places + TensorLayout::kPlaceBytes;
@@ -106,9 +106,9 @@ struct GenericLayout {
     bytes = factors + c.kTileRows * 4;
   }
 };
-constexpr GenericLayout LayoutOf(const GenericConfig& c) { return GenericLayout(c); }
-constexpr int SharedBytes(const GenericConfig& c) { return GenericLayout(c).bytes; }
-constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
+REGARD_BOTH constexpr GenericLayout LayoutOf(const GenericConfig& c) { return GenericLayout(c); }
+REGARD_BOTH constexpr int SharedBytes(const GenericConfig& c) { return GenericLayout(c).bytes; }
+REGARD_BOTH constexpr i64 StateFloats(const GenericConfig& c) { return static_cast<i64>(c.TileRows()) * (c.head_dim_v + 2); }
 
 // Kernels of rows (append, combine, merge): a warp a row.
 inline constexpr int kRowThreads = 128;

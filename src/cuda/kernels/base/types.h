@@ -2,13 +2,17 @@
 // bare NVRTC compiles it; the same text compiles for the host, where the emulator runs the kernels.
 #pragma once
 
-#if defined(__CUDACC__)
+#include "base/clang.h"
+
+#if defined(__CUDACC__) || defined(__CUDA__)
+#define REGARD_BOTH __host__ __device__
 #define REGARD_DEVICE __device__ __forceinline__
 #define REGARD_COLD static __device__ __noinline__
 #define REGARD_UNROLL _Pragma("unroll")
 #define REGARD_ROLLED _Pragma("unroll 1")
 #define REGARD_BY_FOUR _Pragma("unroll 4")
 #else
+#define REGARD_BOTH
 #define REGARD_DEVICE inline
 #define REGARD_COLD inline
 #define REGARD_UNROLL
@@ -45,7 +49,7 @@ struct E5M2 {
 // Element types in the order of regard::DType.
 enum class Element : int { kF32, kF16, kBF16, kE4M3, kE5M2 };
 
-constexpr int SizeOf(Element e) {
+REGARD_BOTH constexpr int SizeOf(Element e) {
   return e == Element::kF32 ? 4 : e == Element::kF16 || e == Element::kBF16 ? 2 : 1;
 }
 
@@ -55,13 +59,13 @@ struct alignas(16) Vec16 {
 };
 
 template <class T>
-constexpr T Min(T a, T b) {
+REGARD_BOTH constexpr T Min(T a, T b) {
   return b < a ? b : a;
 }
 template <class T>
-constexpr T Max(T a, T b) {
+REGARD_BOTH constexpr T Max(T a, T b) {
   return a < b ? b : a;
 }
-constexpr i64 CeilDiv(i64 a, i64 b) { return (a + b - 1) / b; }  // a >= 0, b > 0
+REGARD_BOTH constexpr i64 CeilDiv(i64 a, i64 b) { return (a + b - 1) / b; }  // a >= 0, b > 0
 
 }  // namespace regard::cuda

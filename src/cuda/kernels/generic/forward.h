@@ -56,8 +56,8 @@ struct Forward {
     l = 0;
   }
 
-  // Rows of q (dims from `at` on) into shared memory; zero where there is no query.
-  REGARD_DEVICE void LoadRows(const Rows& from, int dims, int at) const {
+  // Rows of q (dims from `at` on) times a factor into shared memory; zero where there is no query.
+  REGARD_DEVICE void LoadRows(const Rows& from, int dims, int at, float factor) const {
     REGARD_ROLLED
     for (int work = ThreadIndex(); work < kTile * dims; work += kThreads) {
       const int r = work / dims, d = work % dims;
@@ -65,7 +65,7 @@ struct Forward {
       float x = 0;
       if (i < task.s.seq_q) {
         const i64 offset = (p.shape.packed_q ? (task.s.q_row + i) * from.row : task.s.b * from.batch + i * from.row);
-        x = LoadElement(from.data, p.q_type, offset + head * from.head + d);
+        x = LoadElement(from.data, p.q_type, offset + head * from.head + d) * factor;
       }
       Queries().Store((at + d) * kTile + r, x);
     }
@@ -92,7 +92,11 @@ struct Forward {
       for (int d = 0; d < here; ++d) {
         const float k = Keys().Load(key * GenericLayout::kKeyPitch + d);
         REGARD_UNROLL
-        for (int r = 0; r < kDots; ++r) dots[r] = Fma(Queries().Load((at + chunk + d) * kTile + row0 + r), k, dots[r]);
+        for (int r = 0; r < kDots; r += 4) {
+          const Vec16 q = Queries().Load16((at + chunk + d) * kTile + row0 + r);
+          REGARD_UNROLL
+          for (int n = 0; n < 4; ++n) dots[r + n] = Fma(FloatOf(q.word[n]), k, dots[r + n]);
+        }
       }
     }
   }
@@ -147,24 +151,32 @@ struct Forward {
       REGARD_UNROLL
       for (int n = 0; n < kColumns; ++n) o[n][r] *= factor;
     }
+    // Four keys at a time: their weights are one load a row. Keys past the end have weight kMasked.
     const int keys = Min(count, kBlockKeys);
-    REGARD_BY_FOUR
-    for (int key = 0; key < keys; ++key) {
-      const Place place = Places().Of(common, block, key);
-      if (place.page < 0) continue;  // nobody sees it
-      const i64 offset = OffsetOf(p.cache.v, place, task.kv_head);
-      float v[kColumns];
+    REGARD_ROLLED
+    for (int key = 0; key < keys; key += 4) {
+      float v[4][kColumns];
       REGARD_UNROLL
-      for (int n = 0; n < kColumns; ++n) {
-        const int d = ThreadIndex() % kWidth + n * kWidth;
-        v[n] = d < p.shape.head_dim_v ? LoadElement(p.cache.v.data, p.kv_type, offset + d) : 0;
+      for (int k = 0; k < 4; ++k) {
+        const Place place = key + k < keys ? Places().Of(common, block, key + k) : Place{};
+        const i64 offset = OffsetOf(p.cache.v, place, task.kv_head);
+        REGARD_UNROLL
+        for (int n = 0; n < kColumns; ++n) {
+          const int d = ThreadIndex() % kWidth + n * kWidth;
+          const bool there = place.page >= 0 && d < p.shape.head_dim_v;
+          v[k][n] = there ? LoadElement(p.cache.v.data, p.kv_type, offset + d) : 0;
+        }
       }
       REGARD_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const float weight = Weights().Load((FirstRow() + r) * kBlockKeys + key);
+        const Vec16 weights = Weights().Load16((FirstRow() + r) * kBlockKeys + key);
         REGARD_UNROLL
-        for (int n = 0; n < kColumns; ++n) {
-          if (!(weight < 0)) o[n][r] = Fma(weight, v[n], o[n][r]);
+        for (int k = 0; k < 4; ++k) {
+          const float weight = FloatOf(weights.word[k]);
+          REGARD_UNROLL
+          for (int n = 0; n < kColumns; ++n) {
+            if (!(weight < 0)) o[n][r] = Fma(weight, v[k][n], o[n][r]);
+          }
         }
       }
     }
@@ -217,7 +229,8 @@ struct Forward {
   // Blocks [begin, end); prefill folds splits through slot BlockX().
   REGARD_DEVICE void Walk(int begin, int end) {
     constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;
-    const float scale = ScaleOf(p.options, task.s.b, task.kv_head);
+    const float scale = p.qv.data == nullptr ? ScaleOf(p.options, task.s.b, task.kv_head)
+                                             : QueryScaleOf(p.options, task.s.b, task.kv_head);
     bool any_bad = false;
     for (int block = begin; block < end; ++block) {
       if (!C.split && block > begin && block % kBlocksPerSplit == 0) {
@@ -284,8 +297,12 @@ struct Forward {
     Clear();
     BlockBarrier();  // nobody reads the last tile any more
     RowTable<C>::Fill(p, task);
-    LoadRows(p.q, p.shape.head_dim, 0);
-    if constexpr (C.qv) LoadRows(p.qv, p.shape.head_dim_v, C.head_dim);
+    if constexpr (C.qv) {  // one chain runs over k and v, so that their descales go into the queries
+      LoadRows(p.q, p.shape.head_dim, 0, KeyScaleOf(p.options, task.s.b, task.kv_head));
+      LoadRows(p.qv, p.shape.head_dim_v, C.head_dim, ValueScaleOf(p.options, task.s.b, task.kv_head));
+    } else {
+      LoadRows(p.q, p.shape.head_dim, 0, 1.0f);
+    }
     int begin = task.any.begin / kBlockKeys, end = empty ? begin : static_cast<int>(CeilDiv(task.any.end, kBlockKeys));
     if (C.split) {
       constexpr int kBlocksPerSplit = kSplitKeys / kBlockKeys;

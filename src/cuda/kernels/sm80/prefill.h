@@ -226,7 +226,7 @@ struct Prefill {
   REGARD_DEVICE void Walk() {
     const int begin = task.any.begin / kBlockKeys;
     const int end = task.any.begin < task.any.end ? static_cast<int>(CeilDiv(task.any.end, kBlockKeys)) : begin;
-    if (begin >= end) return;
+    if (begin >= end) return BlockBarrier();  // Write reads the rows that others filled in
     const float scale = TileScale<C>(p.options, task.s.b, task.kv_head);
     const Stages<C> stages(p, task);
     stages.Begin(begin);

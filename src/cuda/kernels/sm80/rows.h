@@ -2,6 +2,7 @@
 // ptx/mma.h, a lane holds keys 2c, 2c + 1 of every eight for the rows g and g + 8.
 #pragma once
 
+#include "ptx/shuffle.h"
 #include "sm80/products.h"
 #include "tile/dropout.h"
 #include "tile/rows.h"

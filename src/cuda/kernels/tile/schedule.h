@@ -22,6 +22,7 @@ REGARD_DEVICE TileAddress PrefillTile(const ForwardParams& p, i64 at) {
 
 // b >= batch: nothing to do.
 REGARD_DEVICE TileAddress DecodeTile(const ForwardParams& p, i64 at) {
+  if (p.row_tiles == 0) return {p.shape.batch, 0, 0, 0};  // no sequence has a query
   const i64 tile = at / p.splits, head = tile / p.row_tiles;
   return {static_cast<i32>(head / p.shape.heads_kv), static_cast<i32>(head % p.shape.heads_kv),
           static_cast<i32>(tile % p.row_tiles), static_cast<i32>(at % p.splits)};

@@ -58,12 +58,15 @@ REGARD_DEVICE bool MapHolds(const Map& m, i64 i, i64 j) {
 }
 
 // The scale of one (b, kv head): fp8 descales of q and k come in here.
+REGARD_DEVICE float QueryScaleOf(const Options& o, int b, int kv_head) {
+  return o.q_descale == nullptr ? o.scale
+                                : o.scale * Global<const float>(o.q_descale).Load(b * o.descale_batch + kv_head);
+}
+REGARD_DEVICE float KeyScaleOf(const Options& o, int b, int kv_head) {
+  return o.k_descale == nullptr ? 1.0f : Global<const float>(o.k_descale).Load(b * o.descale_batch + kv_head);
+}
 REGARD_DEVICE float ScaleOf(const Options& o, int b, int kv_head) {
-  float scale = o.scale;
-  const i64 at = b * o.descale_batch + kv_head;
-  if (o.q_descale != nullptr) scale *= Global<const float>(o.q_descale).Load(at);
-  if (o.k_descale != nullptr) scale *= Global<const float>(o.k_descale).Load(at);
-  return scale;
+  return QueryScaleOf(o, b, kv_head) * KeyScaleOf(o, b, kv_head);
 }
 REGARD_DEVICE float ValueScaleOf(const Options& o, int b, int kv_head) {
   return o.v_descale == nullptr ? 1.0f : Global<const float>(o.v_descale).Load(b * o.descale_batch + kv_head);
