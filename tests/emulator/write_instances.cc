@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/cuda/instances.h"
+#include "tests/emulator/call_cases.h"
 #include "tests/emulator/forward_cases.h"
 
 namespace regard::emulator {
@@ -58,6 +59,15 @@ int Run(const std::string& folder, int files) {
   for (const ForwardCase& c : ForwardCases()) {
     for (cuda::KernelInstance& instance : InstancesOf(c)) instances.emplace(instance.name, std::move(instance));
   }
+  const auto add_calls = [&](const auto& calls) {
+    for (const CallCase& c : calls) {
+      for (cuda::KernelInstance& instance : cuda::InstancesFor(ParseProblem(c.problem), DeviceCaps::Known(c.gpu))) {
+        instances.emplace(instance.name, std::move(instance));
+      }
+    }
+  };
+  add_calls(kCallCases);
+  add_calls(kBackwardCases);
   const cuda::KernelInstance merge = cuda::MergeInstance();
   instances.emplace(merge.name, merge);
   std::vector<Unit> units(static_cast<std::size_t>(files));
