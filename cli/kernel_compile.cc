@@ -61,13 +61,15 @@ void WriteWhole(int pipe, const std::string& text) {
 }
 
 // A compiling process: takes the next job until none is left, and sends each report as one line, "JOB JSON".
-[[noreturn]] void RunChild(const std::vector<CompileJob>& jobs, const std::string& keep, SharedCounter& next, int pipe) {
+[[noreturn]] void RunChild(const std::vector<CompileJob>& jobs, const std::string& keep, SharedCounter& next,
+                           int pipe) {
   for (;;) {
     const std::size_t index = next.fetch_add(1);
     if (index >= jobs.size()) _exit(0);
     WriteWhole(pipe, fmt::format("{}\n", index));
     const nlohmann::json report = CompileOne(jobs[index], keep);
-    WriteWhole(pipe, fmt::format("{} {}\n", index, report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+    const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    WriteWhole(pipe, fmt::format("{} {}\n", index, text));
   }
 }
 
@@ -178,9 +180,8 @@ std::vector<KernelReport> CompileKernels(const std::vector<CompileJob>& jobs, in
     reports[job] = std::move(report);
   };
   std::vector<Child> children;
-  for (std::size_t i = 0; i < std::min<std::size_t>(jobs.size(), static_cast<std::size_t>(std::max(processes, 1))); ++i) {
-    children.push_back(Start(jobs, keep, next[0]));
-  }
+  const std::size_t first = std::min(jobs.size(), static_cast<std::size_t>(std::max(processes, 1)));
+  while (children.size() < first) children.push_back(Start(jobs, keep, next[0]));
   while (!children.empty()) {
     std::vector<pollfd> waits;
     for (const Child& child : children) waits.push_back({child.pipe, POLLIN, 0});

@@ -35,6 +35,7 @@ KernelPlan PlanBackward(const regard::Problem& p, const DeviceCaps& caps) {
     if (caps.gpu->index) own->part[static_cast<int>(needed.part)] = GetFunction(*caps.gpu->index, needed.instance);
   }
   own->device = caps.gpu->index.value_or(0);
+  if (caps.gpu->index) DeviceErrorFlag::Of(own->device);  // takes its memory now: a launch may be captured into a graph
   plan.own = std::move(own);
   return plan;
 }

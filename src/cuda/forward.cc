@@ -90,6 +90,7 @@ KernelPlan PlanForward(const CudaRow& row, const regard::Problem& p, const Devic
                                                              : own->attend;
     function = GetFunction(own->device, needed.instance);
   }
+  if (gpu.index) DeviceErrorFlag::Of(own->device);  // takes its memory now: a launch may be captured into a graph
   const Cut cut = CutOf(*own, p, p.batch, p.seq_q, p.seq_kv);
   own->most_slots = cut.splits > 1 ? cut.blocks : 0;
   own->states = RoundUp(RotatedBytes(p));

@@ -167,7 +167,9 @@ TEST(DiskCache, NoFolderIsNoCacheAndSilent) {
 // Eight processes store, find and evict the same few keys; whatever is found must be what was stored under that key.
 TEST(DiskCache, ManyProcessesShareAFolder) {
   const TemporaryFolder folder;
-  const auto cubin = [](int key) { return std::string(static_cast<std::size_t>(2000 + key), static_cast<char>('a' + key)); };
+  const auto cubin = [](int key) {
+    return std::string(static_cast<std::size_t>(2000 + key), static_cast<char>('a' + key));
+  };
   std::vector<pid_t> children;
   for (int child = 0; child < 8; ++child) {
     const pid_t pid = fork();

@@ -7,6 +7,7 @@
 
 #include "regard/problem.h"
 #include "src/cuda/driver/instance.h"
+#include "tests/support/sequence_data.h"
 
 namespace regard::emulator {
 
@@ -15,7 +16,7 @@ inline constexpr const char* kGpus[] = {"T4", "A100", "RTX 4090", "H100"};
 inline constexpr const char* kGpuList = "T4,A100,RTX 4090,H100";
 
 struct ForwardCase {
-  int device = 0;   // of kGpus
+  int device = 0;  // of kGpus
   Problem problem;
 };
 
@@ -23,7 +24,14 @@ struct ForwardCase {
 // need several splits, and each kernel of each generation.
 std::vector<ForwardCase> ForwardCases();
 
-// What a plan for the case compiles.
-std::vector<cuda::KernelInstance> InstancesOf(const ForwardCase& c);
+// Calls of hostile_tables_test.cc: three sequences in pages with a block table, in CSR pages, packed, and in a cache
+// that is appended to.
+std::vector<const char*> HostileProblems();
+
+// One sequence each: the types, plain and with options. forward_invariance_test.cc cuts it up.
+std::vector<testing::Shape> InvarianceShapes();
+
+// What the plans of all of them compile, each kernel once.
+std::vector<cuda::KernelInstance> AllInstances();
 
 }  // namespace regard::emulator

@@ -1,24 +1,26 @@
-// The library's whole path on pretended GPUs: Select, Plan, Launch on device tensors, the driver and the compiler faked,
-// the kernels run by the emulator, results held to the accuracy rule.
+// The library's whole path on pretended GPUs: Select, Plan, Launch on device tensors, the driver and the compiler
+// faked, the kernels run by the emulator, results held to the accuracy rule.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <iterator>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "regard/attention.h"
 #include "regard/device.h"
+#include "src/backend/kernel_info.h"
 #include "src/cases/cases.h"
 #include "src/cases/oracle.h"
 #include "src/problem/sequence.h"
 #include "src/reference/reference.h"
-#include "tests/emulator/device_case.h"
 #include "tests/emulator/fake/control.h"
 #include "tests/emulator/forward_cases.h"
+#include "tests/emulator/forward_runner.h"
 
 namespace regard::emulator {
 namespace {
@@ -38,7 +40,10 @@ std::string CacheDifference(const char* name, const TensorView& got, const Tenso
   for (std::int64_t n = 0; n < got.Elements(); ++n) {
     const float x = LoadFloat(got.data, got.dtype, n), y = LoadFloat(expected.data, expected.dtype, n);
     if (x == y || (x != x && y != y)) continue;
-    const float step = got.dtype == DType::kBF16 ? 0x1p-7f : got.dtype == DType::kF16 ? 0x1p-10f : IsFp8(got.dtype) ? 0.25f : 1e-5f;
+    const float step = got.dtype == DType::kBF16  ? 0x1p-7f
+                       : got.dtype == DType::kF16 ? 0x1p-10f
+                       : IsFp8(got.dtype)         ? 0.25f
+                                                  : 1e-5f;
     if (rotated && std::abs(x - y) <= step * std::max(1.0f, std::abs(y))) continue;
     return std::string(name) + ", element " + std::to_string(n) + ": got " + std::to_string(x) + " expected " +
            std::to_string(y);
@@ -49,9 +54,6 @@ std::string CacheDifference(const char* name, const TensorView& got, const Tenso
 // Runs one case; what went wrong, or nothing.
 std::string EmulateForward(const ForwardCase& c) {
   const Problem& p = c.problem;
-  const DeviceCaps& caps = DeviceCaps::Gpu(c.device);
-  const Selection selection = Select(p, caps);
-  if (!selection.kernel.starts_with("cuda.")) return "chose " + selection.kernel;
   cases::Case host = cases::MakeCase(p);
   cases::Case judged;
   if (p.append) {
@@ -60,32 +62,18 @@ std::string EmulateForward(const ForwardCase& c) {
   }
   const cases::Oracle oracle(p, p.append ? judged.args() : host.args());
   cases::PoisonOutputs(host.args());
-  std::string wrong;
-  {
-    const DeviceCase device(host.args(), c.device);
-    const Plan plan(p, selection);
-    const cuda::DeviceBuffer workspace(c.device, plan.workspace_bytes());
-    try {
-      Launch(plan, device.args(), {workspace.data(), workspace.bytes()});
-      CheckDevice({DeviceType::kCuda, c.device});
-    } catch (const std::exception& e) {
-      wrong = e.what();
-    }
-    device.CopyBack();
-  }
-  for (const std::string& report : fake::TakeReports()) wrong = report;
-  if (!wrong.empty()) return selection.kernel + ": " + wrong;
+  const Outcome outcome = RunOnDevice(p, host.args(), c.device);
+  const auto told = [&](const std::string& wrong) { return wrong.empty() ? wrong : outcome.kernel + ": " + wrong; };
+  if (!outcome.Wrong().empty()) return told(outcome.Wrong());
+  if (!outcome.kernel.starts_with("cuda.")) return told("no CUDA kernel");
   const cases::Accuracy accuracy = oracle.Compare(host.args());
-  if (!accuracy.ok()) return selection.kernel + ": " + accuracy.where;
-  if (p.append) {
-    const bool rotated = p.options.rotary != Rotary::kNone;
-    wrong = CacheDifference("k", host.args().k, judged.args().k, rotated);
-    if (wrong.empty()) wrong = CacheDifference("v", host.args().v, judged.args().v, false);
-  }
-  return wrong.empty() ? wrong : selection.kernel + ": appended " + wrong;
+  if (!accuracy.ok()) return told(accuracy.where);
+  if (!p.append) return {};
+  const std::string k = CacheDifference("k", host.args().k, judged.args().k, p.options.rotary != Rotary::kNone);
+  return told(k.empty() ? CacheDifference("v", host.args().v, judged.args().v, false) : k);
 }
 
-class Forward : public testing::TestWithParam<int> {};
+class Forward : public ::testing::TestWithParam<int> {};
 
 TEST_P(Forward, CasesMeetTheAccuracyRuleAndEveryDetectorIsSilent) {
   const std::vector<ForwardCase> all = ForwardCases();
@@ -104,7 +92,18 @@ TEST_P(Forward, CasesMeetTheAccuracyRuleAndEveryDetectorIsSilent) {
               static_cast<long long>(cases), fake::Uses().size(), static_cast<long long>(launches));
 }
 
-INSTANTIATE_TEST_SUITE_P(Grid, Forward, testing::Range(0, kShards));
+TEST(ForwardCases, ReachEveryRowOfTheTable) {
+  std::set<std::string> reached;
+  for (const ForwardCase& c : ForwardCases())
+    reached.insert(Select(c.problem, DeviceCaps::Known(kGpus[c.device])).kernel);
+  for (const KernelInfo& row : CudaKernels()) {
+    if (!std::string_view(row.name).starts_with("cuda.generic.backward")) {
+      EXPECT_TRUE(reached.contains(row.name)) << row.name;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grid, Forward, ::testing::Range(0, kShards));
 
 int RunAlone(const std::string& text) {
   const std::size_t colon = text.find(':');
@@ -123,11 +122,8 @@ int RunAlone(const std::string& text) {
 
 // test_emulated_cuda "GPU: CASE" runs one case alone, as a failure prints it; its kernels must be among those compiled.
 int main(int argc, char** argv) {
-  setenv("FAKE_CUDA_GPUS", regard::emulator::kGpuList, 0);
-  setenv("REGARD_LIBCUDA", REGARD_FAKE_LIBCUDA, 0);
-  setenv("REGARD_NVRTC", REGARD_FAKE_NVRTC, 0);
-  setenv("REGARD_CUDA_CACHE", REGARD_FAKE_CACHE, 0);
-  testing::InitGoogleTest(&argc, argv);
+  regard::emulator::UseFakeDriver();
+  ::testing::InitGoogleTest(&argc, argv);
   if (argc == 2) return regard::emulator::RunAlone(argv[1]);
   return RUN_ALL_TESTS();
 }

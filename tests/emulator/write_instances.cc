@@ -1,11 +1,11 @@
-// Writes the translation units of the kernels that the emulated cases need, for the host compiler: the library's own text
-// of each instance (src/cuda/instances.h), as NVRTC would get it, in a namespace of its own, so that one file holds many.
+// Writes the translation units of the kernels that the emulated cases need, for the host compiler: the library's own
+// text of each instance (src/cuda/instances.h), as NVRTC would get it, in a namespace of its own, so that one file
+// holds many.
 //   write_instances FOLDER FILES      writes FOLDER/instances_0.cc and so on, and only what changed
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <set>
 #include <sstream>
 #include <string>
@@ -56,9 +56,7 @@ bool Write(const std::string& path, const std::string& text) {
 
 int Run(const std::string& folder, int files) {
   std::map<std::string, cuda::KernelInstance> instances;
-  for (const ForwardCase& c : ForwardCases()) {
-    for (cuda::KernelInstance& instance : InstancesOf(c)) instances.emplace(instance.name, std::move(instance));
-  }
+  for (cuda::KernelInstance& instance : AllInstances()) instances.emplace(instance.name, std::move(instance));
   const auto add_calls = [&](const auto& calls) {
     for (const CallCase& c : calls) {
       for (cuda::KernelInstance& instance : cuda::InstancesFor(ParseProblem(c.problem), DeviceCaps::Known(c.gpu))) {

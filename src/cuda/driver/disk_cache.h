@@ -1,7 +1,7 @@
-// Compiled kernels on disk, one file each. An entry says in full what it was made of (its key), so that a changed source,
-// option, architecture or compiler never meets old code; a checksum guards the bytes. Entries appear by rename, so any
-// number of processes may read, write and clear one folder at once. A folder that cannot be read or written is a cache
-// that never hits: the first trouble is said once on stderr. Nothing here throws.
+// Compiled kernels on disk, one file each. An entry says in full what it was made of (its key), so that a changed
+// source, option, architecture or compiler never meets old code; a checksum guards the bytes. Entries appear by rename,
+// so any number of processes may read, write and clear one folder at once. A folder that cannot be read or written is a
+// cache that never hits: the first trouble is said once on stderr. Nothing here throws.
 //
 // Entry: magic "regardcu", u32 format, u32 key bytes, u64 cubin bytes, u64 FNV-1a of key and cubin, key, cubin.
 #pragma once
@@ -27,7 +27,8 @@ class DiskCache {
   // REGARD_CUDA_CACHE, else $XDG_CACHE_HOME/regard/cuda, else ~/.cache/regard/cuda; REGARD_CUDA_CACHE_BYTES.
   static DiskCache& OfProcess();
 
-  // The cubin of a key, if an entry of exactly this key is whole. Finding it counts as a use; a broken entry is removed.
+  // The cubin of a key, if an entry of exactly this key is whole. Finding it counts as a use; a broken entry is
+  // removed.
   std::optional<std::string> Find(const CacheKey& key);
   // False where it could not be stored.
   bool Store(const CacheKey& key, std::string_view cubin);
