@@ -106,10 +106,9 @@ nb::object ProblemText(const std::string& name, nb::tuple positional, nb::dict n
 // (name, numerics, summary, problems of the kinds asked for that it can do here) of every kernel.
 nb::list Kernels() {
   nb::list rows;
-  const std::vector<DeviceCaps> everywhere = ProbeDevices(), near = DevicesHere();
-  const auto accepts = [](const KernelInfo& kernel, const Problem& p, const std::vector<DeviceCaps>& devices) {
-    return std::any_of(devices.begin(), devices.end(),
-                       [&](const DeviceCaps& caps) { return kernel.supports(kernel, p, caps).accepted; });
+  const std::vector<DeviceCaps> everything = ProbeDevices(), devices = DevicesHere();
+  const auto accepts = [](const KernelInfo& kernel, const Problem& p, const std::vector<DeviceCaps>& some) {
+    return std::any_of(some.begin(), some.end(), [&](const DeviceCaps& caps) { return kernel.supports(kernel, p, caps).accepted; });
   };
   for (const KernelInfo* kernel : AllKernels()) {
     std::vector<std::string> phases, dtypes;
@@ -126,9 +125,9 @@ nb::list Kernels() {
         } catch (const Error&) {
           continue;
         }
-        if (!accepts(*kernel, p, everywhere)) continue;
+        if (!accepts(*kernel, p, everything)) continue;
         any = true;
-        here = here || accepts(*kernel, p, near);
+        here = here || accepts(*kernel, p, devices);
         if (std::find(phases.begin(), phases.end(), phase) == phases.end()) phases.push_back(phase);
       }
       if (any) dtypes.push_back(std::string(Name(dtype)));
