@@ -13,6 +13,7 @@
 #include "cli/mask_drawing.h"
 #include "regard/plan.h"
 #include "regard/status.h"
+#include "src/backend/device_of.h"
 
 namespace regard::cli {
 namespace {
@@ -30,7 +31,7 @@ struct Options {
 DeviceCaps DeviceOf(const Options& options) {
   if (!options.device.empty()) {
     if (!options.device_isa.empty()) throw Error("--device-isa", options.device_isa, "one of --device and --device-isa");
-    return ParseDevice("--device", options.device);
+    return DeviceByName("--device", options.device);
   }
   DeviceCaps caps = DeviceCaps::Host();
   const bool pretended = !options.device_isa.empty();

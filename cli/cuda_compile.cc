@@ -146,7 +146,8 @@ void PrintTrouble(const std::vector<KernelReport>& reports) {
     if (!r.error.empty()) {
       fmt::print("failed   {}\n", r.error);
     } else if (r.SpillBytes() != 0 && r.known_spill.empty()) {
-      fmt::print("spills   {} for {}: {} bytes, and cli/known_spills.h lists no reason\n", r.name, r.arch, r.SpillBytes());
+      fmt::print("spills   {} for {}: {} bytes, and cli/known_spills.h lists no reason\n", r.name, r.arch,
+                 r.SpillBytes());
     } else if (r.SpillBytes() != 0) {
       fmt::print("accepted {} for {}: {} bytes spilled: {}\n", r.name, r.arch, r.SpillBytes(), r.known_spill);
     }
@@ -171,7 +172,8 @@ void PrintReports(const std::vector<KernelReport>& reports, double seconds, bool
   PrintTables(reports);
   PrintTrouble(reports);
   fmt::print("{} kernel{} by NVRTC {}: {} compiled, {} failed, {} with spills; {:.1f} s\n", reports.size(),
-             reports.size() == 1 ? "" : "s", cuda::Nvrtc().VersionText(), static_cast<std::ptrdiff_t>(reports.size()) - failed, failed, spilled, seconds);
+             reports.size() == 1 ? "" : "s", cuda::Nvrtc().VersionText(),
+             static_cast<std::ptrdiff_t>(reports.size()) - failed, failed, spilled, seconds);
 }
 
 void Compile(const Options& options, int* exit_code) {
@@ -214,13 +216,16 @@ void RegisterCudaCompile(CLI::App& cuda, int& exit_code) {
   auto* command = cuda.add_subcommand(
       "compile", "Compile kernels for an architecture, with no GPU: registers, shared memory, spills, occupancy");
   auto options = std::make_shared<Options>();
-  command->add_option("kernel", options->patterns, "Kernels: beginnings of names, or patterns with *")->type_name("NAME");
+  command->add_option("kernel", options->patterns, "Kernels: beginnings of names, or patterns with *")
+      ->type_name("NAME");
   command->add_option("--arch", options->archs, "Architectures: sm_80, sm_90a; several with commas")
       ->required()
       ->allow_extra_args(false)
       ->type_name("SM");
   command->add_flag("--all", options->all, "Every kernel that regard's table asks for on that architecture");
-  command->add_option("--source", options->sources, "A translation unit of your own, with a first line \"// instance NAME\"")
+  command
+      ->add_option("--source", options->sources,
+                   "A translation unit of your own, with a first line \"// instance NAME\"")
       ->allow_extra_args(false)
       ->type_name("FILE");
   command->add_flag("--list", options->list, "Only name the kernels");
@@ -228,7 +233,8 @@ void RegisterCudaCompile(CLI::App& cuda, int& exit_code) {
   command->add_option("--keep", options->keep, "Leave sources, logs and cubins in this folder")->type_name("FOLDER");
   command->add_option("-j,--jobs", options->jobs, "Compile so many at once; all cores if not given")
       ->check(CLI::Range(1, 256));
-  command->footer("Exit code 1: a kernel was refused, or spills registers for no listed reason. Nothing enters the cache.");
+  command->footer(
+      "Exit code 1: a kernel was refused, or spills registers for no listed reason. Nothing enters the cache.");
   command->callback([options, &exit_code] { Compile(*options, &exit_code); });
 }
 

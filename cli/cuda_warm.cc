@@ -1,4 +1,5 @@
-// `regard cuda warm CASE...`: compiles what the cases need into the module cache, so that their first plan finds it there.
+// `regard cuda warm CASE...`: compiles what the cases need into the module cache, so that their first plan finds it
+// there.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -85,7 +86,8 @@ std::vector<cuda::KernelInstance> InstancesOf(const Problem& p, const DeviceCaps
     needed.push_back(*at);
   }
   if (needed.empty()) {
-    throw Error("case", regard::Print(p), "a case that a CUDA kernel takes; " + std::string(selection.chosen->name) + " needs no compiling");
+    throw Error("case", regard::Print(p),
+                fmt::format("a case that a CUDA kernel takes; {} needs no compiling", selection.chosen->name));
   }
   return needed;
 }
@@ -143,7 +145,7 @@ void PrintJobs(const std::vector<Job>& jobs, double seconds, bool json) {
                        {"origin", origin},
                        {"seconds", job.result.seconds},
                        {"bytes", job.result.cubin->size()}});
-    table.Row({job.instance.name, job.arch.Name(), origin, fmt::format("{:.3f}", job.result.seconds),
+    table.Row({job.instance.name, job.arch.Name(), origin, fmt::format("{:.4f}", job.result.seconds),
                fmt::format("{}", job.result.cubin->size())});
   }
   if (json) {
@@ -176,7 +178,8 @@ void RegisterCudaWarm(CLI::App& cuda) {
   auto* command = cuda.add_subcommand("warm", "Compile what cases need into the cache, before anything runs");
   auto options = std::make_shared<Options>();
   command->add_option("case", options->words, "Cases, as quoted lines or as words")->required()->type_name("CASE");
-  command->add_option("--arch", options->archs, "Architectures (sm_80, sm_90; several with commas) instead of this machine's")
+  command
+      ->add_option("--arch", options->archs, "Architectures (sm_80, sm_90; several with commas) instead of this machine's")
       ->allow_extra_args(false)
       ->type_name("SM");
   command->add_flag("--json", options->json, "As JSON");

@@ -13,10 +13,6 @@ inline constexpr Isa kAllIsas[] = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kA
 // Throws Error{field} for an unknown name, with the known ones.
 Isa ParseIsa(const std::string& field, const std::string& name);
 
-// "cpu", "cuda", "cuda:1", or the name of a known GPU. Throws Error{field} for anything else, Error{"device"} for a GPU of this
-// machine that is not there.
-DeviceCaps ParseDevice(const std::string& field, const std::string& name);
-
 // `isa` and everything that a CPU with it has as well, worst first: avx512 brings avx2 and scalar.
 std::vector<Isa> IsasUpTo(Isa isa);
 

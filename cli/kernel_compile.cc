@@ -1,6 +1,5 @@
 #include "cli/kernel_compile.h"
 
-#include <fnmatch.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -61,13 +60,15 @@ void WriteWhole(int pipe, const std::string& text) {
 }
 
 // A compiling process: takes the next job until none is left, and sends each report as one line, "JOB JSON".
-[[noreturn]] void RunChild(const std::vector<CompileJob>& jobs, const std::string& keep, SharedCounter& next, int pipe) {
+[[noreturn]] void RunChild(const std::vector<CompileJob>& jobs, const std::string& keep, SharedCounter& next,
+                           int pipe) {
   for (;;) {
     const std::size_t index = next.fetch_add(1);
     if (index >= jobs.size()) _exit(0);
     WriteWhole(pipe, fmt::format("{}\n", index));
     const nlohmann::json report = CompileOne(jobs[index], keep);
-    WriteWhole(pipe, fmt::format("{} {}\n", index, report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+    const std::string text = report.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    WriteWhole(pipe, fmt::format("{} {}\n", index, text));
   }
 }
 
@@ -122,12 +123,7 @@ void AddResources(const CompileJob& job, const cuda::Compiled& compiled, KernelR
   if (!spills) throw Error("cuda.compile", report->name, "a log that says how much is spilled");
   report->spill_store_bytes = spills->store_bytes;
   report->spill_load_bytes = spills->load_bytes;
-  for (const KnownSpill& known : KnownSpills()) {
-    if ((known.sm == 0 || known.sm == job.arch.sm) && spills->bytes() <= known.bytes && spills->bytes() > 0 &&
-        fnmatch(known.pattern, report->name.c_str(), 0) == 0) {
-      report->known_spill = known.reason;
-    }
-  }
+  report->known_spill = SpillReason(KnownSpills(), report->name, job.arch.sm, spills->bytes());
   const auto limits = cuda::LimitsOf(job.arch.sm);
   if (!limits || report->threads == 0) return;
   const cuda::Occupancy occupancy = cuda::OccupancyOf(
@@ -178,9 +174,8 @@ std::vector<KernelReport> CompileKernels(const std::vector<CompileJob>& jobs, in
     reports[job] = std::move(report);
   };
   std::vector<Child> children;
-  for (std::size_t i = 0; i < std::min<std::size_t>(jobs.size(), static_cast<std::size_t>(std::max(processes, 1))); ++i) {
-    children.push_back(Start(jobs, keep, next[0]));
-  }
+  const std::size_t first = std::min(jobs.size(), static_cast<std::size_t>(std::max(processes, 1)));
+  while (children.size() < first) children.push_back(Start(jobs, keep, next[0]));
   while (!children.empty()) {
     std::vector<pollfd> waits;
     for (const Child& child : children) waits.push_back({child.pipe, POLLIN, 0});

@@ -1,5 +1,5 @@
-// Compiles CUDA kernels for looking at: with no GPU, in several processes at once, so that a compiler that crashes takes
-// only its own process along. Nothing goes through the module cache.
+// Compiles CUDA kernels for looking at: with no GPU, in several processes at once, so that a compiler that crashes
+// takes only its own process along. Nothing goes through the module cache.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelReport, name, arch, error, registers, t
 // Compiles one kernel in this process. `keep`: a folder that gets its source, log and cubin, or "".
 KernelReport CompileOne(const CompileJob& job, const std::string& keep);
 
-// All of them, at most `processes` at once; reports in the order of the jobs. `progress` is called in this process as each
-// one ends. Stops early on Ctrl-C: kernels that were not compiled then are missing.
+// All of them, at most `processes` at once; reports in the order of the jobs. `progress` is called in this process as
+// each one ends. Stops early on Ctrl-C: kernels that were not compiled then are missing.
 std::vector<KernelReport> CompileKernels(const std::vector<CompileJob>& jobs, int processes, const std::string& keep,
                                          const std::function<void(const KernelReport&)>& progress);
 

@@ -131,6 +131,10 @@ typedef struct regard_args {
   regard_mask_mod mask_mod;
   const void* mask_mod_ctx;
   uint64_t dropout_seed, dropout_offset;
+  /* Only of tensors on a GPU. */
+  void* stream;                  /* CUstream (cudaStream_t) that the work is put on; NULL: the default stream */
+  const int64_t* max_seqlen_q;   /* bounds of lengths that lie on the GPU; NULL: what the shapes allow */
+  const int64_t* max_seqlen_kv;
 } regard_args;
 #define REGARD_ARGS_INIT {.struct_size = sizeof(regard_args)}
 
@@ -168,6 +172,13 @@ REGARD_API regard_status regard_merge_states(const regard_tensor* o_a, const reg
                                              const regard_tensor* o_b, const regard_tensor* lse_b,
                                              const regard_tensor* out, const regard_tensor* lse_out);
 
+/* The same on tensors of a GPU, put on a stream. */
+REGARD_API regard_status regard_merge_states_on(const regard_tensor* o_a, const regard_tensor* lse_a,
+                                                const regard_tensor* o_b, const regard_tensor* lse_b,
+                                                const regard_tensor* out, const regard_tensor* lse_out, void* stream);
+/* Waits for `stream` of the GPU, then fails if a kernel has met a bad length or table entry since the last such failure. */
+REGARD_API regard_status regard_check_device(int32_t device_index, void* stream);
+
 /* ---- What attention itself never holds, for small cases: entries of queries and keys that no sequence has are 0. Both
  * check args as a call does; k_new must be absent, out may be. `map` is row-major (B, Hq, Sq, Skv), the longest lengths
  * of the call, and at most 256 MiB. options' kernels and exclude play no part: the reference computes this. ---- */
@@ -191,6 +202,9 @@ REGARD_API regard_status regard_backward_problem_print(const regard_backward_arg
 /* ---- Selection. kernels and exclude as in regard_options. ---- */
 REGARD_API regard_status regard_select(const char* problem, const char* kernels, const char* exclude,
                                        regard_selection** selection);
+/* For a device: "cpu", "cuda", "cuda:1", or a GPU by name, here or not ("T4", "H100"), which is planned and explained only. */
+REGARD_API regard_status regard_select_on(const char* problem, const char* device, const char* kernels,
+                                          const char* exclude, regard_selection** selection);
 REGARD_API void regard_selection_destroy(regard_selection* selection); /* NULL is fine */
 /* Strings live as long as the handle. */
 REGARD_API const char* regard_selection_kernel(const regard_selection* selection);

@@ -1,4 +1,4 @@
-// The device of a tensor, as selection knows it.
+// Devices as selection knows them: of a tensor, and by name.
 #pragma once
 
 #include <string>
@@ -15,5 +15,9 @@ inline const DeviceCaps& CapsOf(const char* name, const TensorView& view) {
   if (view.device.type == DeviceType::kCuda) return DeviceCaps::Gpu(view.device.index);
   throw Error(std::string(name) + ".device", "opencl", "cpu or cuda");
 }
+
+// "cpu", "cuda", "cuda:1", or the name of a known GPU, which is pretended. Throws Error{field} for anything else,
+// Error{"device"} for a GPU of this machine that is not there.
+DeviceCaps DeviceByName(const std::string& field, const std::string& name);
 
 }  // namespace regard

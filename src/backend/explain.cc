@@ -10,6 +10,7 @@
 #include "regard/plan.h"
 #include "src/backend/json.h"
 #include "src/backend/select.h"
+#include "src/cuda/floor.h"
 
 namespace regard {
 namespace {
@@ -148,6 +149,17 @@ std::string GpuPlanLine(const Plan& plan) {
          Bytes(static_cast<double>(plan.workspace_bytes())) + "\ncompiled  " + kernels;
 }
 
+// "tensor cores 41 us, shared memory 52 us, ...: at least 52 us, by a model"; empty where the model has nothing to say.
+std::string FloorLine(const std::vector<cuda::FloorTerm>& terms) {
+  std::string line;
+  double floor = 0;
+  for (const cuda::FloorTerm& term : terms) {
+    line += (line.empty() ? "" : ", ") + std::string(term.unit) + " " + Seconds(term.seconds);
+    floor = std::max(floor, term.seconds);
+  }
+  return line.empty() ? line : line + ": at least " + Seconds(floor) + ", by a model";
+}
+
 std::string PlanLine(const Problem& p, const Plan& plan) {
   const PlanShape& s = plan.shape();
   if (!s.instances.empty()) return GpuPlanLine(plan);
@@ -185,6 +197,7 @@ std::string ExplainText(const Problem& p, const DeviceCaps& caps, const Plan* pl
   std::string t = "problem   " + ProblemLine(p) + "\ndevice    " + DeviceLine(caps) + "\nchosen    " + s.kernel + "   " +
                   CostLine(p, s.cost) + "\nnumerics  " + NumericsOf(plan, s) + ", " + InvarianceNote(p, plan, s) + "\n";
   if (plan) t += "plan      " + PlanLine(p, *plan) + "\n";
+  if (const std::string floor = FloorLine(cuda::FloorOf(p, caps, s)); !floor.empty()) t += "floor     " + floor + "\n";
   if (plan && !plan->shape().settings.empty()) t += "settings  " + SettingsLine(plan->shape().settings) + "\n";
   const std::vector<RejectionGroup> groups = GroupRejections(s.rejected.list());
   std::size_t width = 0, reason_width = 0;  // of the columns
@@ -218,6 +231,11 @@ std::string ExplainJson(const Problem& p, const DeviceCaps& caps, const Plan* pl
   w.Member("invariance", NameOf(InvarianceOf(plan, p)));
   w.Member("flops", s.cost.flops).Member("bytes", s.cost.bytes).Member("seconds", s.cost.seconds);
   w.Close('}');
+  if (const std::vector<cuda::FloorTerm> floor = cuda::FloorOf(p, caps, s); !floor.empty()) {
+    w.Key("floor_seconds").Open('{');
+    for (const cuda::FloorTerm& term : floor) w.Member(term.unit, term.seconds);
+    w.Close('}');
+  }
   if (plan) {
     const PlanShape& shape = plan->shape();
     w.Key("plan").Open('{');

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "regard/regard.h"
+#include "src/backend/device_of.h"
 #include "src/backend/kernel_info.h"
 #include "src/core/c_api_convert.h"
 
@@ -96,8 +97,9 @@ regard_status WriteText(Make&& make, char* buffer, std::size_t buffer_bytes, std
 using Call = regard::AttentionResult (*)(regard::AttentionArgs, const regard::AttentionOptions&, bool,
                                          const regard::CallControl&);
 
-regard::CallControl ControlOf(const regard_options* options) {
+regard::CallControl ControlOf(const regard_args* args, const regard_options* options) {
   regard::CallControl control;
+  control.stream = regard::c_api::ToStream(args);
   regard::KernelChoice choice = regard::c_api::ToChoice(options);
   if (choice != regard::KernelChoice{}) control.choice = std::move(choice);
   return control;
@@ -109,7 +111,7 @@ regard_status Run(Call call, const regard_args* c_args, const regard_options* c_
     if (selection != nullptr) *selection = nullptr;
     const regard::AttentionArgs args = regard::c_api::ToArgs(c_args);
     const regard::AttentionOptions options = regard::c_api::ToOptions(c_options);
-    const regard::CallControl control = ControlOf(c_options);
+    const regard::CallControl control = ControlOf(c_args, c_options);
     // What the caller gets is made ready first, so that nothing fails once results are written.
     auto handle = selection == nullptr ? nullptr : std::make_unique<regard_selection>();
     if (handle != nullptr) handle->problem = regard::ProblemOf(args, options);
@@ -199,7 +201,7 @@ regard_status regard_attention_backward(const regard_backward_args* c_args, cons
     if (selection != nullptr) *selection = nullptr;
     const regard::BackwardArgs args = regard::c_api::ToBackwardArgs(c_args);
     const regard::AttentionOptions options = regard::c_api::ToOptions(c_options);
-    const regard::CallControl control = ControlOf(c_options);
+    const regard::CallControl control = ControlOf(c_args->forward, c_options);
     auto handle = selection == nullptr ? nullptr : std::make_unique<regard_selection>();
     if (handle != nullptr) handle->problem = regard::BackwardProblemOf(args, options);
     regard::BackwardResult result = regard::AttentionBackward(args, options, control);
@@ -211,11 +213,21 @@ regard_status regard_attention_backward(const regard_backward_args* c_args, cons
 
 regard_status regard_merge_states(const regard_tensor* o_a, const regard_tensor* lse_a, const regard_tensor* o_b,
                                   const regard_tensor* lse_b, const regard_tensor* out, const regard_tensor* lse_out) {
+  return regard_merge_states_on(o_a, lse_a, o_b, lse_b, out, lse_out, nullptr);
+}
+
+regard_status regard_merge_states_on(const regard_tensor* o_a, const regard_tensor* lse_a, const regard_tensor* o_b,
+                                     const regard_tensor* lse_b, const regard_tensor* out,
+                                     const regard_tensor* lse_out, void* stream) {
   return Guarded([&] {
     using regard::c_api::ToView;
     regard::MergeStates(ToView(o_a, "o_a"), ToView(lse_a, "lse_a"), ToView(o_b, "o_b"), ToView(lse_b, "lse_b"),
-                        ToView(out, "out"), ToView(lse_out, "lse_out"));
+                        ToView(out, "out"), ToView(lse_out, "lse_out"), {stream});
   });
+}
+
+regard_status regard_check_device(int32_t device_index, void* stream) {
+  return Guarded([&] { regard::CheckDevice({regard::DeviceType::kCuda, device_index}, {stream}); });
 }
 
 regard_status regard_attention_probabilities(const regard_args* args, const regard_options* options,
@@ -259,14 +271,20 @@ regard_status regard_backward_problem_print(const regard_backward_args* args, co
 
 regard_status regard_select(const char* problem, const char* kernels, const char* exclude,
                             regard_selection** selection) {
+  return regard_select_on(problem, "cpu", kernels, exclude, selection);
+}
+
+regard_status regard_select_on(const char* problem, const char* device, const char* kernels, const char* exclude,
+                               regard_selection** selection) {
   return Guarded([&] {
     Require(selection, "selection", "where to put the handle");
     *selection = nullptr;
     Require(problem, "problem", "its text");
+    Require(device, "device", "its name");
     auto handle = std::make_unique<regard_selection>();
     handle->problem = regard::ParseProblem(problem);
     const regard::KernelChoice choice = regard::c_api::ToChoice(kernels, exclude);
-    const regard::DeviceCaps& caps = regard::DeviceCaps::Host();
+    const regard::DeviceCaps caps = regard::DeviceByName("device", device);
     handle->selection = choice == regard::KernelChoice{} ? regard::Select(handle->problem, caps)
                                                          : regard::Select(handle->problem, caps, choice);
     *selection = handle.release();
@@ -291,8 +309,9 @@ regard_status regard_selection_explain(const regard_selection* selection, regard
         const int kind = static_cast<int>(format);
         if (kind != REGARD_TEXT && kind != REGARD_JSON) throw Error("format", std::to_string(kind), "a regard_format");
         const regard::Plan plan(selection->problem, selection->selection);
+        const regard::DeviceCaps* gpu = selection->selection.gpu.get();
         return (kind == REGARD_JSON ? regard::ExplainJson : regard::ExplainText)(
-            selection->problem, regard::DeviceCaps::Host(), &plan, selection->selection);
+            selection->problem, gpu != nullptr ? *gpu : regard::DeviceCaps::Host(), &plan, selection->selection);
       },
       buffer, buffer_bytes, needed);
 }
@@ -318,7 +337,7 @@ size_t regard_plan_workspace_bytes(const regard_plan* plan) {
 regard_status regard_launch(const regard_plan* plan, const regard_args* args, void* workspace, size_t workspace_bytes) {
   return Guarded([&] {
     Require(plan, "plan", "a handle of regard_plan_create");
-    regard::Launch(plan->plan, regard::c_api::ToArgs(args), {workspace, workspace_bytes});
+    regard::Launch(plan->plan, regard::c_api::ToArgs(args), {workspace, workspace_bytes}, regard::c_api::ToStream(args));
   });
 }
 
@@ -326,7 +345,8 @@ regard_status regard_launch_backward(const regard_plan* plan, const regard_backw
                                      size_t workspace_bytes) {
   return Guarded([&] {
     Require(plan, "plan", "a handle of regard_plan_create");
-    regard::LaunchBackward(plan->plan, regard::c_api::ToBackwardArgs(args), {workspace, workspace_bytes});
+    const regard::BackwardArgs call = regard::c_api::ToBackwardArgs(args);
+    regard::LaunchBackward(plan->plan, call, {workspace, workspace_bytes}, regard::c_api::ToStream(args->forward));
   });
 }
 

@@ -138,7 +138,14 @@ AttentionArgs ToArgs(const regard_args* args, bool needs_out) {
   a.mask_mod = {c.mask_mod, c.mask_mod_ctx};
   a.dropout_seed = c.dropout_seed;
   a.dropout_offset = c.dropout_offset;
+  a.max_seqlen_q = Copy(c.max_seqlen_q);
+  a.max_seqlen_kv = Copy(c.max_seqlen_kv);
   return a;
+}
+
+Stream ToStream(const regard_args* args) {
+  if (args == nullptr) throw Error("args", "null", "a regard_args");
+  return {ReadSized(args, "args").stream};
 }
 
 BackwardArgs ToBackwardArgs(const regard_backward_args* args) {

@@ -10,6 +10,7 @@ namespace regard::c_api {
 TensorView ToView(const regard_tensor* tensor, const char* field);  // null is an error
 AttentionArgs ToArgs(const regard_args* args, bool needs_out = true);
 BackwardArgs ToBackwardArgs(const regard_backward_args* args);
+Stream ToStream(const regard_args* args);
 AttentionOptions ToOptions(const regard_options* options);  // null: defaults
 // Comma-separated patterns; null: none.
 KernelChoice ToChoice(const char* kernels, const char* exclude);

@@ -2,6 +2,7 @@
 #include "src/cuda/backward.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "src/cuda/driver/device_error.h"
 #include "src/cuda/driver/functions.h"
@@ -13,7 +14,7 @@ namespace {
 
 struct BackwardPlan {
   int device = 0;
-  CudaFunction delta, query, key, bias, sink;  // compiled for a GPU of this machine only; bias and sink where wanted
+  CudaFunction part[std::size(kBackwardParts)];  // compiled for a GPU of this machine only; bias and sink where wanted
 };
 
 }  // namespace
@@ -29,18 +30,12 @@ KernelPlan PlanBackward(const regard::Problem& p, const DeviceCaps& caps) {
   plan.shape.kv_split_tokens = p.seq_kv;
   plan.shape.max_tasks = (p.batch * std::max(p.heads_q * p.seq_q, p.heads_kv * p.seq_kv) + kRowsABlock - 1) / kRowsABlock;
   plan.shape.threads = kRowThreads;
-  const std::pair<BackwardPart, CudaFunction*> parts[] = {{BackwardPart::kDelta, &own->delta},
-                                                          {BackwardPart::kQuery, &own->query},
-                                                          {BackwardPart::kKey, &own->key},
-                                                          {BackwardPart::kBias, &own->bias},
-                                                          {BackwardPart::kSink, &own->sink}};
-  for (const auto& [part, function] : parts) {
-    if ((part == BackwardPart::kBias && !p.dbias) || (part == BackwardPart::kSink && !p.dsink)) continue;
-    const KernelInstance instance = BackwardInstance(part, p);
-    plan.shape.instances.push_back(instance.name);
-    if (caps.gpu->index) *function = GetFunction(*caps.gpu->index, instance);
+  for (const NeededInstance& needed : InstancesOf(Generation::kGeneric, p, *caps.gpu)) {
+    plan.shape.instances.push_back(needed.instance.name);
+    if (caps.gpu->index) own->part[static_cast<int>(needed.part)] = GetFunction(*caps.gpu->index, needed.instance);
   }
   own->device = caps.gpu->index.value_or(0);
+  if (caps.gpu->index) DeviceErrorFlag::Of(own->device);  // takes its memory now: a launch may be captured into a graph
   plan.own = std::move(own);
   return plan;
 }
@@ -49,20 +44,21 @@ void LaunchBackward(const LaunchContext& ctx) {
   const auto& plan = *static_cast<const BackwardPlan*>(ctx.plan.own.get());
   BackwardParams f = BackwardParamsOf(ctx, DeviceErrorFlag::Of(plan.device).device_pointer(),
                                       reinterpret_cast<float*>(ctx.workspace.data()));
-  const auto launch = [&](const CudaFunction& function, std::int64_t rows) {
+  const auto launch = [&](BackwardPart part, std::int64_t rows) {
+    const CudaFunction& function = plan.part[static_cast<int>(part)];
     LaunchKernel(function, RowGrid(std::max<std::int64_t>(rows, 1)), {static_cast<unsigned>(function.threads), 1, 1},
                  function.shared_bytes, static_cast<abi::CUstream>(ctx.stream.handle), &f, sizeof f);
   };
   const Shape& s = f.shape;
   const std::int64_t rows = std::int64_t{s.batch} * s.seq_q * s.heads_q;
-  launch(plan.delta, rows);
-  launch(plan.query, rows);
-  launch(plan.key, std::int64_t{s.batch} * s.seq_kv * s.heads_kv);
+  launch(BackwardPart::kDelta, rows);
+  launch(BackwardPart::kQuery, rows);
+  launch(BackwardPart::kKey, std::int64_t{s.batch} * s.seq_kv * s.heads_kv);
   if (f.dbias.data != nullptr) {
     const i32* extent = f.dbias.extent;
-    launch(plan.bias, std::int64_t{extent[0]} * extent[1] * extent[2] * extent[3]);
+    launch(BackwardPart::kBias, std::int64_t{extent[0]} * extent[1] * extent[2] * extent[3]);
   }
-  if (f.dsink != nullptr) launch(plan.sink, s.heads_q);
+  if (f.dsink != nullptr) launch(BackwardPart::kSink, s.heads_q);
 }
 
 }  // namespace regard::cuda

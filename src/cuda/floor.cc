@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string_view>
 
 #include "src/backend/work.h"
 #include "src/cuda/instances.h"
@@ -57,8 +58,10 @@ double AllSteps(const Problem& p, std::int64_t tile_rows) {
 
 }  // namespace
 
-std::vector<FloorTerm> FloorOf(const Problem& p, const GpuCaps& gpu, Generation generation) {
-  if (p.phase == Phase::kBackward) return {};
+std::vector<FloorTerm> FloorOf(const Problem& p, const DeviceCaps& caps, const Selection& selection) {
+  const std::string_view kernel = selection.kernel;
+  if (!caps.gpu || p.phase == Phase::kBackward || !kernel.starts_with("cuda.")) return {};
+  const GpuCaps& gpu = *caps.gpu;
   const double lanes = gpu.sm <= 80 ? 64 : 128, multiprocessors = std::max(gpu.multiprocessors, 1);
   const double clock = gpu.f32_tflops * 1e12 / (2 * lanes * multiprocessors);
   const double shared_rate = 128 * multiprocessors * clock, exp_rate = 16 * multiprocessors * clock;
@@ -66,7 +69,7 @@ std::vector<FloorTerm> FloorOf(const Problem& p, const GpuCaps& gpu, Generation 
   const double scores = kRows * kBlockKeys;
   std::vector<FloorTerm> terms;
   double steps = 0, shared = 0, f32 = 0;
-  if (generation == Generation::kGeneric) {
+  if (kernel.starts_with("cuda.generic.")) {
     const double d = static_cast<double>(p.head_dim + (p.qv ? p.head_dim_v : 0)), dv = static_cast<double>(p.head_dim_v);
     steps = AllSteps(p, GenericConfig::kTileRows);
     shared = 128 * (scores / 32) * (d * 3 / 8 + dv / 4);

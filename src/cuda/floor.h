@@ -5,9 +5,7 @@
 
 #include <vector>
 
-#include "regard/device.h"
-#include "regard/problem.h"
-#include "src/cuda/forward.h"
+#include "regard/plan.h"
 
 namespace regard::cuda {
 
@@ -16,7 +14,8 @@ struct FloorTerm {
   double seconds;
 };
 
-// Empty for a backward problem, or where no configuration fits. Lengths are those of the problem's lists, else the longest.
-std::vector<FloorTerm> FloorOf(const Problem& p, const GpuCaps& gpu, Generation generation);
+// Empty for a CPU, for a backward problem, and where the model does not know the chosen kernel. Lengths are those of the
+// problem's lists, else the longest.
+std::vector<FloorTerm> FloorOf(const Problem& p, const DeviceCaps& caps, const Selection& selection);
 
 }  // namespace regard::cuda

@@ -67,26 +67,32 @@ KernelPlan PlanForward(const CudaRow& row, const regard::Problem& p, const Devic
   const GpuCaps& gpu = *caps.gpu;
   auto own = std::make_shared<ForwardPlan>();
   own->split = RunsSplit(p);
-  KernelInstance attend;
-  int head_dim_v = 0;
   if (row.generation == Generation::kGeneric) {
     const GenericConfig config = GenericConfigFor(p);
-    own->tile_rows = GenericConfig::kTileRows;
+    own->tile_rows = config.TileRows();
     own->state_floats = StateFloats(config);
-    head_dim_v = config.head_dim_v;
-    attend = InstanceOf(config);
   } else {
     const TensorConfig config = TensorConfigFor(p, gpu).value();  // supports() has asked
     own->tile_rows = config.TileRows();
     own->state_floats = StateFloats(config);
-    head_dim_v = config.head_dim_v;
-    attend = InstanceOf(config);
   }
-  own->resident_blocks = ResidentBlocks(gpu, attend);
+  KernelPlan plan;
+  for (const NeededInstance& needed : InstancesOf(row.generation, p, gpu)) {
+    plan.shape.instances.push_back(needed.instance.name);
+    if (needed.role == Role::kAttend) {
+      own->resident_blocks = ResidentBlocks(gpu, needed.instance);
+      plan.shape.threads = needed.instance.threads;
+    }
+    if (!gpu.index) continue;
+    own->device = *gpu.index;
+    CudaFunction& function = needed.role == Role::kAppend    ? own->append
+                             : needed.role == Role::kCombine ? own->combine
+                                                             : own->attend;
+    function = GetFunction(own->device, needed.instance);
+  }
+  if (gpu.index) DeviceErrorFlag::Of(own->device);  // takes its memory now: a launch may be captured into a graph
   const Cut cut = CutOf(*own, p, p.batch, p.seq_q, p.seq_kv);
   own->most_slots = cut.splits > 1 ? cut.blocks : 0;
-
-  KernelPlan plan;
   own->states = RoundUp(RotatedBytes(p));
   plan.workspace_bytes = own->states + RoundUp(static_cast<std::size_t>(own->most_slots * own->state_floats) * sizeof(float));
   plan.shape.rows_per_tile = 16;
@@ -94,18 +100,6 @@ KernelPlan PlanForward(const CudaRow& row, const regard::Problem& p, const Devic
   plan.shape.kv_block_tokens = kBlockKeys;
   plan.shape.kv_split_tokens = kSplitKeys;
   plan.shape.max_tasks = cut.blocks;
-  plan.shape.threads = attend.threads;
-  const KernelInstance append = AppendInstance(), combine = CombineInstance(head_dim_v);
-  const bool combines = own->split && cut.splits > 1;
-  if (p.append) plan.shape.instances.push_back(append.name);
-  plan.shape.instances.push_back(attend.name);
-  if (combines) plan.shape.instances.push_back(combine.name);
-  if (gpu.index) {
-    own->device = *gpu.index;
-    if (p.append) own->append = GetFunction(own->device, append);
-    own->attend = GetFunction(own->device, attend);
-    if (combines) own->combine = GetFunction(own->device, combine);
-  }
   plan.own = std::move(own);
   return plan;
 }

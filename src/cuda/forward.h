@@ -3,10 +3,9 @@
 #pragma once
 
 #include "src/backend/kernel_info.h"
+#include "src/cuda/instances.h"
 
 namespace regard::cuda {
-
-enum class Generation { kSm80, kSm75, kGeneric };
 
 // A row of the table, whole.
 struct CudaRow {

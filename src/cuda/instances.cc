@@ -4,6 +4,7 @@
 #include <iterator>
 #include <set>
 
+#include "regard/plan.h"
 #include "src/cuda/known_gpus.h"
 #include "src/problem/phase.h"
 
@@ -194,6 +195,41 @@ KernelInstance BackwardInstance(BackwardPart part, const Problem& p) {
     case BackwardPart::kSink: break;
   }
   return made("sink", "SinkGradientKernel");
+}
+
+std::vector<NeededInstance> InstancesOf(Generation generation, const Problem& p, const GpuCaps& gpu) {
+  std::vector<NeededInstance> needed;
+  if (p.phase == Phase::kBackward) {
+    for (const BackwardPart part : kBackwardParts) {
+      if ((part == BackwardPart::kBias && !p.dbias) || (part == BackwardPart::kSink && !p.dsink)) continue;
+      needed.push_back({Role::kBackward, BackwardInstance(part, p), part});
+    }
+    return needed;
+  }
+  if (p.append) needed.push_back({Role::kAppend, AppendInstance()});
+  int head_dim_v = 0;
+  if (generation == Generation::kGeneric) {
+    const GenericConfig config = GenericConfigFor(p);
+    head_dim_v = config.head_dim_v;
+    needed.push_back({Role::kAttend, InstanceOf(config)});
+  } else {
+    const TensorConfig config = TensorConfigFor(p, gpu).value();  // the row's supports() has asked
+    head_dim_v = config.head_dim_v;
+    needed.push_back({Role::kAttend, InstanceOf(config)});
+  }
+  if (RunsSplit(p) && p.seq_kv > kSplitKeys) needed.push_back({Role::kCombine, CombineInstance(head_dim_v)});
+  return needed;
+}
+
+std::vector<KernelInstance> InstancesFor(const Problem& p, const DeviceCaps& caps) {
+  std::vector<KernelInstance> instances;
+  if (!caps.gpu) return instances;
+  const std::string kernel = Select(p, caps).kernel;
+  const Generation generation = kernel.starts_with("cuda.sm80.")   ? Generation::kSm80
+                                : kernel.starts_with("cuda.sm75.") ? Generation::kSm75
+                                                                   : Generation::kGeneric;
+  for (NeededInstance& needed : InstancesOf(generation, p, *caps.gpu)) instances.push_back(std::move(needed.instance));
+  return instances;
 }
 
 std::vector<KernelInstance> AllInstances(int sm) {

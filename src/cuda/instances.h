@@ -43,6 +43,18 @@ inline constexpr BackwardPart kBackwardParts[] = {BackwardPart::kDelta, Backward
                                                   BackwardPart::kBias, BackwardPart::kSink};
 KernelInstance BackwardInstance(BackwardPart part, const Problem& p);
 
+// What a launch of a forward pass runs, in its order: append, the attention kernel, combine; of a backward pass its parts.
+enum class Generation { kSm80, kSm75, kGeneric };
+enum class Role { kAppend, kAttend, kCombine, kBackward };
+struct NeededInstance {
+  Role role;
+  KernelInstance instance;
+  BackwardPart part = BackwardPart::kDelta;  // of Role::kBackward
+};
+std::vector<NeededInstance> InstancesOf(Generation generation, const Problem& p, const GpuCaps& gpu);
+// The same for the kernel that Select chooses on the device; empty where that is none of the GPU's. Throws as Select does.
+std::vector<KernelInstance> InstancesFor(const Problem& p, const DeviceCaps& caps);
+
 // Every instance that the table's rows ask for on that chip: head dims 64, 96, 128, 192 and 256 and (192, 128), all types,
 // prefill and decode, with options and without, append, merge and backward.
 std::vector<KernelInstance> AllInstances(int sm);

@@ -583,6 +583,25 @@ static void test_tensor_contiguous_checks_its_arguments(void) {
   EXPECT_TEXT(regard_last_error_field(), "tensor.dtype");
 }
 
+static void test_a_gpu_that_is_not_here_is_selected_for_and_explained_by_name(void) {
+  const char* text = "prefill sq=64 skv=64 d=128 dtype=bf16";
+  regard_selection* selection = NULL;
+  EXPECT(regard_select_on(text, "A100", NULL, NULL, &selection) == REGARD_OK);
+  EXPECT_TEXT(regard_selection_kernel(selection), "cuda.sm80.prefill.bf16");
+  char explained[16384];
+  EXPECT(regard_selection_explain(selection, REGARD_TEXT, explained, sizeof explained, NULL) == REGARD_OK);
+  EXPECT(strstr(explained, "A100, sm_80") != NULL);
+  regard_selection_destroy(selection);
+  EXPECT(regard_select_on(text, "cpu", NULL, NULL, &selection) == REGARD_OK);
+  EXPECT(strncmp(regard_selection_kernel(selection), "cpu.", 4) == 0);
+  regard_selection_destroy(selection);
+  EXPECT(regard_select_on(text, "A1000", NULL, NULL, &selection) == REGARD_INVALID_ARGUMENT);
+  EXPECT_TEXT(regard_last_error_field(), "device");
+  EXPECT(selection == NULL);
+  EXPECT(regard_select_on(text, NULL, NULL, NULL, &selection) == REGARD_INVALID_ARGUMENT);
+  EXPECT(regard_check_device(1000, NULL) == REGARD_INVALID_ARGUMENT);
+}
+
 static void test_kernel_table_ends_with_the_reference(void) {
   const size_t count = regard_kernel_count();
   EXPECT(count >= 1);
@@ -616,6 +635,7 @@ int main(void) {
   RUN(test_maps_agree_with_a_hand_loop_and_with_each_other);
   RUN(test_a_map_of_another_shape_or_type_is_refused_unwritten);
   RUN(test_tensor_contiguous_checks_its_arguments);
+  RUN(test_a_gpu_that_is_not_here_is_selected_for_and_explained_by_name);
   RUN(test_kernel_table_ends_with_the_reference);
   return g_failures == 0 ? 0 : 1;
 }

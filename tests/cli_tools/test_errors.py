@@ -37,6 +37,14 @@ class Errors(tool.ToolTest):
         self.assertIn("--report", self.refused("bench", "--suite", "cpu", "--report", "r.html"))
         self.assertIn("--kernel", self.refused("bench", "--suite", "cpu", "--kernel", "cpu.avx2"))
 
+    def test_backends_are_known_by_name_and_exclude_kernels(self):
+        case = "decode skv=9"
+        for command in ("run", "check", "bench"):
+            self.assertIn("cpu, cuda or reference", self.refused(command, case, "--backend", "rocm"))
+            self.assertIn("one of --backend and --kernel", self.refused(command, case, "--backend", "cpu", "--kernel", "cpu.scalar"))
+            self.assertIn("/no/such/libcuda.so.1", self.refused(command, case, "--backend", "cuda", REGARD_LIBCUDA="/no/such/libcuda.so.1"))
+        self.good("run", case, "--backend", "reference")
+
     def test_unknown_isa_names_the_known_ones(self):
         self.assertIn("avx512_bf16", self.refused("explain", "decode", "--device-isa", "sse9"))
 

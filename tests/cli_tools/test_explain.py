@@ -30,6 +30,42 @@ class Explain(tool.ToolTest):
         for words in ("backward", "dsink", "dlse", "gradients f32", "phase backward, needs a forward phase"):
             self.assertIn(words, text)
 
+    def explained(self, device, case, *flags):
+        return self.good_json("explain", case, "--json", "--device", device, *flags)
+
+    def test_a_gpu_that_is_not_here_is_explained_by_its_name(self):
+        case = "prefill sq=4096 skv=4096 hq=32 hkv=8 d=128 dtype=bf16 causal"
+        for device, kernel in (("T4", "cuda.generic.prefill.bf16"), ("a100", "cuda.sm80.prefill.bf16"),
+                               ("rtx 4090", "cuda.sm80.prefill.bf16"), ("H100", "cuda.sm80.prefill.bf16")):
+            json = self.explained(device, case)
+            self.assertEqual(json["chosen"]["kernel"], kernel)
+            self.assertTrue(json["device"]["pretended"])
+            self.assertEqual(json["device"]["type"], "cuda")
+            self.assertTrue(json["plan"]["instances"])
+        rejected = {r["kernel"]: r for r in self.explained("T4", case)["rejected"]}
+        self.assertIn("before sm_80 there are no bf16 products", rejected["cuda.sm75.prefill.f16"]["remedy"])
+        self.assertEqual(rejected["reference"]["reason"], "device cuda, needs cpu memory")
+
+    def test_text_for_a_pretended_gpu_names_the_compiled_kernels(self):
+        text = self.good("explain", "decode sq=1 skv=9000 d=64 dtype=f16", "--device", "T4").stdout
+        for words in ("T4, sm_75", "pretended", "cuda.sm75.decode.f16", "sm75.decode.f16.d64.dv64", "combine.dv64"):
+            self.assertIn(words, text)
+
+    def test_cpu_and_cuda_rows_stand_in_one_list(self):
+        rejected = {r["kernel"] for r in self.good_json("explain", CASE, "--json", "--no-measure")["rejected"]}
+        self.assertTrue({"cuda.sm80.decode.bf16", "cuda.generic.decode.bf16", "reference"} <= rejected)
+
+    def test_an_unknown_device_is_refused_with_the_known_ones(self):
+        line = self.refused("explain", CASE, "--device", "H1000")
+        for words in ("--device", "H1000", "cuda:N", "V100", "RTX 4090", "B200"):
+            self.assertIn(words, line)
+        self.assertIn("cuda:0, cuda:1", self.refused("explain", CASE, "--device", "cuda:first"))
+        self.assertIn("--device-isa", self.refused("explain", CASE, "--device", "T4", "--device-isa", "avx2"))
+
+    def test_a_gpu_of_this_machine_that_is_not_there_is_refused_with_the_reason(self):
+        line = self.refused("explain", CASE, "--device", "cuda", REGARD_LIBCUDA="/no/such/libcuda.so.1")
+        self.assertIn("/no/such/libcuda.so.1", line)
+
     def test_two_cases_are_refused(self):
         self.assertIn("2 cases", self.refused("explain", CASE, CASE))
 

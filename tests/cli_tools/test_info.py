@@ -18,6 +18,16 @@ class Info(tool.ToolTest):
         self.assertEqual(info["isas"], ["scalar"])
         self.assertEqual(info["threads"], 3)
 
+    def test_says_why_there_is_no_gpu(self):
+        absent = {"REGARD_LIBCUDA": "/no/such/libcuda.so.1"}
+        line = next(line for line in self.good("info", **absent).stdout.splitlines() if line.startswith("gpus "))
+        self.assertIn("none", line)
+        self.assertIn("/no/such/libcuda.so.1", line)
+        self.assertIn(" -> ", line)
+        info = self.good_json("info", "--json", **absent)
+        self.assertEqual(info["gpus"], [])
+        self.assertIn("/no/such/libcuda.so.1", info["gpus_missing"])
+
     def test_measure_reports_each_isas_fma_roof_and_reading_with_one_and_all_threads(self):
         info = self.good_json("info", "--measure", "--json", REGARD_THREADS="2")
         fma = [roof["isa"] for roof in info["flops_roofs"] if roof["roof"] == "fma_f32"]

@@ -26,6 +26,15 @@ class List(tool.ToolTest):
         self.assertFalse([name for name in here if name.startswith(("cpu.avx", "cpu.neon"))])
         self.assertEqual([k["features"] for k in kernels], [k["features"] for k in self.good_json("list", "--json")])
 
+    def test_gpu_kernels_are_described_where_there_is_no_gpu(self):
+        kernels = {k["kernel"]: k for k in self.good_json("list", "--json", REGARD_LIBCUDA="/no/such/libcuda.so.1")}
+        self.assertFalse([name for name, k in kernels.items() if name.startswith("cuda.") and k["here"]])
+        self.assertEqual(kernels["cuda.sm80.prefill.bf16"]["max_head_dim"], 256)
+        self.assertEqual(kernels["cuda.sm75.decode.f16"]["dtypes"], ["f16"])
+        self.assertEqual(kernels["cuda.generic.decode.f32"]["max_head_dim"], 512)
+        self.assertEqual(kernels["cuda.generic.decode.f32"]["features"]["qv"], "all")
+        self.assertEqual(kernels["cuda.sm80.decode.f16"]["features"]["scoremod"], "none")
+
     def test_matrix_has_one_line_a_kernel(self):
         text = self.good("list").stdout
         for kernel in self.good_json("list", "--json"):

@@ -176,7 +176,8 @@ TEST(Memory, BuffersCopyInsideThemselvesAndGiveBackWhatTheyTook) {
     std::string back(6, '\0');
     buffer.CopyToHost(back.data(), 6, 94);
     EXPECT_EQ(back, "\7hello");
-    EXPECT_EQ(ErrorOf([&] { buffer.CopyToHost(back.data(), 6, 95); }), "bytes: 95 + 6; at most the 100 bytes of the buffer");
+    EXPECT_EQ(ErrorOf([&] { buffer.CopyToHost(back.data(), 6, 95); }),
+              "bytes: 95 + 6; at most the 100 bytes of the buffer");
     EXPECT_EQ(ErrorOf([&] { buffer.CopyFromHost(back.data(), 1, ~std::size_t{0}); }).substr(0, 6), "bytes:");
     EXPECT_EQ(DeviceOfAddress(buffer.data()), 0);
     DeviceBuffer moved = std::move(buffer);
@@ -222,8 +223,8 @@ TEST(DeviceError, IsReportedByTheNextCheckAndCleared) {
   *flag.device_pointer() |= kBadPage | kBadLeftpad;
   EXPECT_EQ(flag.Read(), kBadPage | kBadLeftpad);
   EXPECT_EQ(ErrorOf([&] { flag.Check(); }),
-            "cuda.tables: cuda:0: an earlier launch met bad entries and skipped them: block_table or kv_indices names a page "
-            "that is not there; leftpad is outside [0, seq_kv]; tables and lengths within the plan's bounds");
+            "cuda.tables: cuda:0: an earlier launch met bad entries and skipped them: "
+            "block_table or kv_indices names a page that is not there; leftpad is outside [0, seq_kv]; tables and lengths within the plan's bounds");
   EXPECT_EQ(flag.Read(), 0u);
   flag.Check();
 }

@@ -57,8 +57,8 @@ TEST(Library, NvrtcIsLookedForInToolkitsThenInTheSitePackagesThatTheEnvironmentL
 
 TEST(Library, NvrtcFilesAreListedNewestFirstByWholeVersionNumbers) {
   const TemporaryFolder folder;
-  for (const char* name : {"libnvrtc.so.9.0", "libnvrtc.so.11.2", "libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so.13.5.1",
-                           "libnvrtc.so.alpha", "libnvrtc.so", "libnvrtc-builtins.so.13.5", "libnvrtc.alt.so.12"}) {
+  for (const char* name : {"libnvrtc.so.9.0", "libnvrtc.so.11.2", "libnvrtc.so.12", "libnvrtc.so.13",
+                           "libnvrtc.so.13.5.1", "libnvrtc.so.alpha", "libnvrtc.so", "libnvrtc-builtins.so.13.5", "libnvrtc.alt.so.12"}) {
     WriteFile(folder / name, "");
   }
   std::vector<int> majors;
@@ -109,7 +109,8 @@ TEST(Nvrtc, NoneFoundSaysWhereItWasLookedForAndWhatToInstall) {
   const TemporaryFolder a, b;
   const NvrtcApi api = LoadNvrtc("", 0, {a.path(), b.path()}, false);
   EXPECT_FALSE(api.status.ok);
-  EXPECT_EQ(api.status.reason, "no NVRTC found (libnvrtc.so.12 or later; looked at " + a.path() + ", " + b.path() + ")");
+  EXPECT_EQ(api.status.reason,
+            "no NVRTC found (libnvrtc.so.12 or later; looked at " + a.path() + ", " + b.path() + ")");
   EXPECT_EQ(api.status.remedy, "pip install nvidia-cuda-nvrtc, or set REGARD_NVRTC to a libnvrtc.so");
   EXPECT_EQ(api.tried, (std::vector<std::string>{a.path(), b.path()}));
 }
@@ -135,7 +136,8 @@ TEST(Nvrtc, AFileByNameIsTheOnlyOneTried) {
   EXPECT_FALSE(api.status.ok);
   EXPECT_TRUE(api.status.reason.starts_with("REGARD_NVRTC=/absent/libnvrtc.so cannot be used: ")) << api.status.reason;
   EXPECT_NE(api.status.remedy.find("or unset it"), std::string::npos);
-  EXPECT_TRUE(LoadNvrtc(Fake("nvrtc11"), 0, {}).status.reason.find("NVRTC 11.8, regard needs 12.0") != std::string::npos);
+  const std::string old = LoadNvrtc(Fake("nvrtc11"), 0, {}).status.reason;
+  EXPECT_NE(old.find("NVRTC 11.8, regard needs 12.0"), std::string::npos) << old;
 }
 
 TEST(Nvrtc, ArchitecturesThatItDoesNotKnowAreRefusedWithTheNvrtcThatDoes) {

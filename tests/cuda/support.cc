@@ -58,7 +58,8 @@ KernelInstance Toy(const std::string& name, int threads) {
   toy.text = "// instance " + name +
              "\n"
              "struct Parameters { float* x; int n; };\n"
-             "extern \"C\" __global__ __launch_bounds__(" + n + ") void regard_kernel(const __grid_constant__ Parameters p) {\n"
+             "extern \"C\" __global__ __launch_bounds__(" + n + ")\n"
+             "void regard_kernel(const __grid_constant__ Parameters p) {\n"
              "  extern __shared__ float dynamic[];\n"
              "  __shared__ float fixed[64];\n"
              "  const int i = blockIdx.x * " + n + " + threadIdx.x;\n"

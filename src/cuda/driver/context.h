@@ -1,6 +1,6 @@
 // The context that work on a device belongs to: the caller's current one where it is on that device, as a host program
-// expects (PyTorch's is the primary one), else the device's primary context, which is retained once and kept for the life
-// of the process.
+// expects (PyTorch's is the primary one), else the device's primary context, which is retained once and kept for the
+// life of the process.
 #pragma once
 
 #include "src/cuda/driver/driver_api.h"

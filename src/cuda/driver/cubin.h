@@ -1,5 +1,5 @@
-// What a cubin says of its kernel. A cubin is an ELF file for the GPU: the entry point's code is section .text.NAME, its
-// static shared memory the size of .nv.shared.NAME, and .nv.info and .nv.info.NAME hold attributes, each of them
+// What a cubin says of its kernel. A cubin is an ELF file for the GPU: the entry point's code is section .text.NAME,
+// its static shared memory the size of .nv.shared.NAME, and .nv.info and .nv.info.NAME hold attributes, each of them
 // {u8 form, u8 attribute, u16 value or size, payload}. Spills are not in it: ptxas says them in the compiler's log.
 #pragma once
 

@@ -57,8 +57,8 @@ DeviceErrorFlag::DeviceErrorFlag(int device) : device_(device) {
   const ContextScope scope(device);
   const DriverApi& api = Driver();
   void* host = nullptr;
-  CheckResult(api.mem_host_alloc(&host, sizeof(unsigned), abi::CU_MEMHOSTALLOC_PORTABLE | abi::CU_MEMHOSTALLOC_DEVICEMAP),
-              "cuMemHostAlloc");
+  constexpr unsigned kFlags = abi::CU_MEMHOSTALLOC_PORTABLE | abi::CU_MEMHOSTALLOC_DEVICEMAP;
+  CheckResult(api.mem_host_alloc(&host, sizeof(unsigned), kFlags), "cuMemHostAlloc");
   host_ = static_cast<unsigned*>(host);
   *host_ = 0;
   DevicePointer address = 0;
@@ -75,8 +75,8 @@ unsigned DeviceErrorFlag::Take() noexcept {
 void DeviceErrorFlag::Check() {
   const unsigned bits = Take();
   if (bits == 0) return;
-  throw Error("cuda.tables", "cuda:" + std::to_string(device_) + ": an earlier launch met bad entries and skipped them: " +
-                                 DeviceErrorText(bits),
+  const std::string device = "cuda:" + std::to_string(device_);
+  throw Error("cuda.tables", device + ": an earlier launch met bad entries and skipped them: " + DeviceErrorText(bits),
               "tables and lengths within the plan's bounds");
 }
 

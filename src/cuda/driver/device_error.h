@@ -1,6 +1,6 @@
-// The sticky error word of a device: kernels set bits of it (ErrorBit of src/cuda/kernels/base/params.h) where a table or
-// a length in device memory is bad, and skip what it names; the next call of the host reports it. One word a device in
-// host memory that the device can write, allocated at the first use and kept for the life of the process.
+// The sticky error word of a device: kernels set bits of it (ErrorBit of src/cuda/kernels/base/params.h) where a table
+// or a length in device memory is bad, and skip what it names; the next call of the host reports it. One word a device
+// in host memory that the device can write, allocated at the first use and kept for the life of the process.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
-// The CUDA driver as a table of entry points, filled by dlopen of libcuda.so.1 (or of the file that REGARD_LIBCUDA names)
-// at the first use and kept for the life of the process. Where the driver is absent, too old or finds no GPU, `status`
-// says so and nothing else may be used.
+// The CUDA driver as a table of entry points, filled by dlopen of libcuda.so.1 (or of the file that REGARD_LIBCUDA
+// names) at the first use and kept for the life of the process. Where the driver is absent, too old or finds no GPU,
+// `status` says so and nothing else may be used.
 #pragma once
 
 #include <string>

@@ -46,7 +46,7 @@ CudaFunction Load(const DriverApi& api, abi::CUcontext context, int device, cons
     result = api.func_set_attribute(f.handle, abi::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
                                     static_cast<int>(instance.shared_bytes));
   }
-  int max_threads = 0;  // asking for it also makes a driver that loads lazily load the code now, not at the first launch
+  int max_threads = 0;  // asking for it makes a driver that loads lazily load the code now, not at the first launch
   if (result == abi::CUDA_SUCCESS) {
     what = "cuFuncGetAttribute(MAX_THREADS_PER_BLOCK)";
     result = api.func_get_attribute(&max_threads, abi::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, f.handle);
@@ -86,8 +86,9 @@ CudaFunction GetFunction(int device, const KernelInstance& instance) {
   const int sm = ComputeCapability(api, device);
   const Arch arch = ArchFor(cache.nvrtc(), sm, instance.arch_specific);
   if (instance.arch_specific && !arch.specific) {
-    throw Error("cuda", instance.name + " on sm_" + std::to_string(sm), "code for exactly this architecture, which NVRTC " +
-                                                                           cache.nvrtc().VersionText() + " does not make");
+    const std::string version = "NVRTC " + cache.nvrtc().VersionText();
+    throw Error("cuda", instance.name + " on sm_" + std::to_string(sm),
+                "code for exactly this architecture, which " + version + " does not make");
   }
   const CubinResult cubin = cache.Get(instance, arch);
   const std::lock_guard lock(mutex);

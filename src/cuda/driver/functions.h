@@ -1,6 +1,6 @@
-// Kernels ready to launch. GetFunction belongs to planning: it finds or compiles the cubin (module_cache.h), loads it into
-// the context and keeps it there. LaunchKernel belongs to launching: it queues the kernel on the caller's stream and does
-// nothing else, so it may be captured into a graph.
+// Kernels ready to launch. GetFunction belongs to planning: it finds or compiles the cubin (module_cache.h), loads it
+// into the context and keeps it there. LaunchKernel belongs to launching: it queues the kernel on the caller's stream
+// and does nothing else, so it may be captured into a graph.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +28,8 @@ struct Dim3 {
 // and Error{"cuda"} where the driver refuses the code.
 CudaFunction GetFunction(int device, const KernelInstance& instance);
 
-// Queues one launch; `parameters` is the kernel's one argument, read before the call returns. No allocation, no waiting.
-// An empty grid queues nothing. Throws Error{"cuda"}.
+// Queues one launch; `parameters` is the kernel's one argument, read before the call returns. No allocation, no
+// waiting. An empty grid queues nothing. Throws Error{"cuda"}.
 void LaunchKernel(const CudaFunction& function, Dim3 grid, Dim3 block, unsigned shared_bytes, abi::CUstream stream,
                   const void* parameters, std::size_t parameter_bytes);
 

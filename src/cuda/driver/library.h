@@ -1,5 +1,5 @@
-// Where NVRTC and the CUDA driver are looked for, and how a library is opened. Opened libraries stay loaded for the life
-// of the process. Nothing here throws: what was tried ends up in the words of a Status.
+// Where NVRTC and the CUDA driver are looked for, and how a library is opened. Opened libraries stay loaded for the
+// life of the process. Nothing here throws: what was tried ends up in the words of a Status.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// Cubins by instance and architecture: from this process's memory, else from disk, else compiled and stored. Threads that
-// ask for the same one wait for a single compile; a compile that fails is tried again by the next who asks.
+// Cubins by instance and architecture: from this process's memory, else from disk, else compiled and stored. Threads
+// that ask for the same one wait for a single compile; a compile that fails is tried again by the next who asks.
 #pragma once
 
 #include <map>

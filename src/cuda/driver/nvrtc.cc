@@ -200,7 +200,8 @@ Status CanCompile(const NvrtcApi& nvrtc, const Arch& arch) {
   if (std::binary_search(nvrtc.archs.begin(), nvrtc.archs.end(), arch.sm)) return {};
   const std::string version = "NVRTC " + nvrtc.VersionText();
   if (arch.sm < nvrtc.archs.front()) {
-    return Status::Missing(version + " starts at sm_" + std::to_string(nvrtc.archs.front()) + ", this is " + arch.Name(),
+    const std::string first = "sm_" + std::to_string(nvrtc.archs.front());
+    return Status::Missing(version + " starts at " + first + ", this is " + arch.Name(),
                            arch.sm >= 50 && nvrtc.major > 12 ? "an NVRTC 12: pip install nvidia-cuda-nvrtc-cu12"
                                                              : "none: regard's kernels need sm_70 and an NVRTC 12");
   }

@@ -34,8 +34,8 @@ NvrtcApi LoadNvrtc(const std::string& file, int driver_version, const std::vecto
 // Whether this NVRTC makes code for an architecture; the remedy names the NVRTC that does.
 Status CanCompile(const NvrtcApi& nvrtc, const Arch& arch);
 
-// The architecture to compile for so that a device of compute capability `sm` runs it: itself, else the nearest older one
-// of the same generation (code for sm_80 runs on sm_86). `specific` stays only where it is exact.
+// The architecture to compile for so that a device of compute capability `sm` runs it: itself, else the nearest older
+// one of the same generation (code for sm_80 runs on sm_86). `specific` stays only where it is exact.
 Arch ArchFor(const NvrtcApi& nvrtc, int sm, bool specific);
 
 struct Compiled {
@@ -47,8 +47,8 @@ struct Compiled {
 // Options of every compile for an architecture; part of the key of the module cache.
 std::vector<std::string> CompileOptions(const Arch& arch);
 
-// Throws Error{"cuda.compile", the instance's name and the first errors of the log, ...} where the source is refused, and
-// Error{"cuda"} where the compiler is not there or does not know the architecture. Safe from many threads.
+// Throws Error{"cuda.compile", the instance's name and the first errors of the log, ...} where the source is refused,
+// and Error{"cuda"} where the compiler is not there or does not know the architecture. Safe from many threads.
 Compiled Compile(const KernelInstance& instance, const Arch& arch, const NvrtcApi& nvrtc = Nvrtc(),
                  std::span<const EmbeddedFile> headers = EmbeddedSources().files);
 

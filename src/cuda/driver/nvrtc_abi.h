@@ -1,5 +1,5 @@
-// What regard uses of NVRTC (libnvrtc.so.N), declared here so that no toolkit is needed to build: the ABI under the names
-// that the documentation of NVRTC gives it. Everything here is in CUDA 12.0 and later.
+// What regard uses of NVRTC (libnvrtc.so.N), declared here so that no toolkit is needed to build: the ABI under the
+// names that the documentation of NVRTC gives it. Everything here is in CUDA 12.0 and later.
 #pragma once
 
 #include <cstddef>

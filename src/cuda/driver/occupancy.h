@@ -1,6 +1,6 @@
 // How many blocks of a kernel a multiprocessor holds at once: what its registers, shared memory, warps and block slots
-// admit, by a stated model of each architecture. Figures of the CUDA C++ Programming Guide, "Technical specifications per
-// compute capability".
+// admit, by a stated model of each architecture. Figures of the CUDA C++ Programming Guide, "Technical specifications
+// per compute capability".
 #pragma once
 
 #include <optional>

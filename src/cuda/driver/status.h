@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 namespace regard::cuda {
 
@@ -10,7 +11,9 @@ struct Status {
   std::string reason;  // "no CUDA driver found (libcuda.so.1)"
   std::string remedy;  // "install the NVIDIA driver, or set REGARD_BACKENDS=cpu to silence"
 
-  static Status Missing(std::string why, std::string what_to_do) { return {false, std::move(why), std::move(what_to_do)}; }
+  static Status Missing(std::string why, std::string what_to_do) {
+    return {false, std::move(why), std::move(what_to_do)};
+  }
 };
 
 }  // namespace regard::cuda

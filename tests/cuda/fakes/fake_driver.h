@@ -1,5 +1,6 @@
-// What tests see of fake_driver.cc: a CUDA driver of two devices (sm_80 and sm_87) over host memory that runs nothing, but
-// records what it is asked to do. The same functions as a library of an old driver, or of one without a GPU, by macros.
+// What tests see of fake_driver.cc: a CUDA driver of two devices (sm_80 and sm_87) over host memory that runs nothing,
+// but records what it is asked to do. The same functions as a library of an old driver, or of one without a GPU, by
+// macros.
 #pragma once
 
 #include <string>

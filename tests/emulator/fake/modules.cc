@@ -30,6 +30,8 @@ int ArchOf(std::string_view image) {
   return at == std::string_view::npos ? 0 : std::atoi(image.data() + at + kCompiledFor.size());
 }
 
+CUstream last_stream = nullptr;  // of a launch
+
 }  // namespace
 
 namespace regard::emulator::fake {
@@ -153,7 +155,7 @@ REGARD_FAKE_API CUresult cuFuncSetAttribute(CUfunction function, int attribute, 
 
 REGARD_FAKE_API CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                                        CUstream, void** parameters, void** extra) {
+                                        CUstream stream, void** parameters, void** extra) {
   const std::lock_guard lock(Mutex());
   if (!CurrentContext()) return CUDA_ERROR_INVALID_CONTEXT;
   const EmulatedKernel& kernel = *function->kernel;
@@ -172,6 +174,7 @@ REGARD_FAKE_API CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, un
   std::vector<std::max_align_t> copy(kernel.parameter_bytes / sizeof(std::max_align_t) + 1);
   std::memcpy(copy.data(), parameters[0], kernel.parameter_bytes);
   const auto result = regard::emulator::Launch(shape, kernel.run, copy.data(), Launches().options);
+  last_stream = stream;
   KernelUse& use = UseOf(kernel.name);
   ++use.launches;
   use.stats.Add(result.stats);
@@ -181,6 +184,12 @@ REGARD_FAKE_API CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, un
 }
 
 }  // extern "C"
+
+// For tests that have nothing but the library: the stream of the last launch.
+extern "C" REGARD_FAKE_API CUstream regard_fake_last_stream() {
+  const std::lock_guard lock(Mutex());
+  return last_stream;
+}
 
 // Everything that regard resolves is here: an entry point that the library learns to call and this one lacks does not
 // link.

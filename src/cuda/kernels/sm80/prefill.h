@@ -79,7 +79,7 @@ struct Prefill {
     for (int t = 0; t < kTiles; ++t) {
       REGARD_UNROLL
       for (int half = 0; half < 2; ++half) {
-        float top = x[t][0][half * 2];
+        float top = -Infinity();
         REGARD_UNROLL
         for (int n = 0; n < 8; ++n) {
           top = Larger(top, Larger(x[t][n][half * 2], x[t][n][half * 2 + 1]));
@@ -227,7 +227,6 @@ struct Prefill {
     const int begin = task.any.begin / kBlockKeys;
     const int end = task.any.begin < task.any.end ? static_cast<int>(CeilDiv(task.any.end, kBlockKeys)) : begin;
     if (begin >= end) return BlockBarrier();  // Write reads the rows that others filled in
-    const float scale = TileScale<C>(p.options, task.s.b, task.kv_head);
     const Stages<C> stages(p, task);
     stages.Begin(begin);
     bool any_bad = false;
@@ -246,7 +245,7 @@ struct Prefill {
       float x[kTiles][8][4];
       u32 seen[kTiles];
       Dots(x, keys);
-      Attend(first, whole, scale, common.bad, x, seen);
+      Attend(first, whole, TileScale<C>(p.options, task.s.b, task.kv_head), common.bad, x, seen);
       u32 weights[kTiles][8][2];
       REGARD_UNROLL
       for (int t = 0; t < kTiles; ++t) {

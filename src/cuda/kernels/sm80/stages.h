@@ -19,11 +19,8 @@ struct Stages {
 
   const ForwardParams& p;
   const Task& task;
-  bool k_pieces, v_pieces;  // copied in pieces of 16 bytes
 
-  REGARD_DEVICE Stages(const ForwardParams& params, const Task& of)
-      : p(params), task(of), k_pieces(InPieces(params.cache.k, C.fp8_kv ? 1 : 2, params.shape.head_dim)),
-        v_pieces(InPieces(params.cache.v, C.fp8_kv ? 1 : 2, params.shape.head_dim_v)) {}
+  REGARD_DEVICE Stages(const ForwardParams& params, const Task& of) : p(params), task(of) {}
 
   REGARD_DEVICE static Shared<u16> Queries() { return Shared<u16>(kLayout.q); }
   REGARD_DEVICE static PlaceTables Places() { return PlaceTables(kLayout.places); }
@@ -38,6 +35,7 @@ struct Stages {
 
   // Starts the copy of a block of keys (values), one group each.
   REGARD_DEVICE void CopyKeys(int block) const {
+    const bool k_pieces = InPieces(p.cache.k, C.fp8_kv ? 1 : 2, p.shape.head_dim);
     const int stage = block % C.stages, count = task.s.seq_kv - task.s.leftpad - block * kBlockKeys;
     const BlockPlace common = Places().BlockOf(p.cache, task.s, block);
     if constexpr (C.fp8_kv) {
@@ -51,6 +49,7 @@ struct Stages {
     CopyAsyncCommit();
   }
   REGARD_DEVICE void CopyValues(int block) const {
+    const bool v_pieces = InPieces(p.cache.v, C.fp8_kv ? 1 : 2, p.shape.head_dim_v);
     const int stage = block % C.stages, count = task.s.seq_kv - task.s.leftpad - block * kBlockKeys;
     const BlockPlace common = Places().BlockOf(p.cache, task.s, block);
     if constexpr (C.fp8_kv) {

@@ -37,7 +37,7 @@ REGARD_DEVICE void CopyBlock(Shared<T> tile, int pitch, const Rows& rows, bool i
                              const PlaceTables& places, const BlockPlace& common, int block, int count) {
   constexpr int kElements = 16 / sizeof(T), kPieces = kDim / kElements, kTotal = kBlockKeys * kPieces;
   static_assert(kDim % kElements == 0);
-  REGARD_UNROLL
+  REGARD_ROLLED  // its addresses would cost registers that the sums of a tile need
   for (int start = 0; start < kTotal; start += kThreads) {
     const int at = start + ThreadIndex();
     if (kTotal % kThreads != 0 && at >= kTotal) break;
