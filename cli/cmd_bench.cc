@@ -25,6 +25,7 @@
 #include "cli/suites.h"
 #include "regard/status.h"
 #include "src/cases/buffer.h"
+#include "src/cases/on_device.h"
 #include "src/cpu/probe/roof.h"
 
 namespace regard::cli {
@@ -36,7 +37,7 @@ struct Options {
   std::vector<std::string> words;
   bool quick = false;
   std::string suite, rows, json, report, kernel, backend, peers;
-  bool require_goals = false, counters = false, profile = false;
+  bool list = false, require_goals = false, counters = false, profile = false;
   int threads = 0;
   int repeat = 0;
   double min_seconds = 0;
@@ -224,7 +225,8 @@ BenchRun Measure(const Order& order, const BenchSettings& settings) {
   run.counters = settings.counters;
   run.with_goals = !order.rows.empty();
   if (run.with_goals) {
-    const auto ratio = ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
+    const bool on_cpu = std::any_of(order.rows.begin(), order.rows.end(), [](const Row& r) { return !r.kernel.starts_with("cuda"); });
+    const auto ratio = on_cpu && ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
     if (ratio) run.read_ratio = Quantile(ratio->Measure(), 0.5);
     run.rows = MeasureRows(order.rows, settings, ratio.get());
     return run;
@@ -243,6 +245,7 @@ void Validate(const Order& order) {
   for (const std::string& text : order.cases) regard::Validate(ParseProblem(text));
   for (const Row& row : order.rows) {
     regard::Validate(ParseProblem(row.text));
+    cases::DeviceOfKernels(row.kernel);  // a GPU that a row needs is there
     if (!row.other.empty()) regard::Validate(ParseProblem(row.other));
   }
 }
@@ -270,6 +273,11 @@ void SetBestPeers(const std::vector<PeerComparison>& comparisons, BenchRun* run)
 
 void Bench(const Options& options, int& exit_code) {
   const Order order = OrderOf(options);
+  if (options.list) {
+    for (const std::string& text : order.cases) fmt::print("{}\n", text);
+    for (const Row& row : order.rows) fmt::print("{}\n", row.text);
+    return;
+  }
   const BenchSettings settings = SettingsOf(options);
   Validate(order);
   CheckWritable("--json", options.json);
@@ -319,6 +327,7 @@ void RegisterBench(CLI::App& app, int& exit_code) {
   command->add_option("--suite", options->suite, SuiteHelp())->type_name("NAME");
   command->add_option("--rows", options->rows, "Only rows of the suite whose name or case contains this text")
       ->type_name("TEXT");
+  command->add_flag("--list", options->list, "Only name the cases");
   command->add_flag("--require-goals", options->require_goals, "Exit with 1 where a row misses its goal");
   command->add_flag("--counters", options->counters,
                     "Count cycles, instructions and cache misses a visible pair, where the system lets it");

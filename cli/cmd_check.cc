@@ -27,7 +27,7 @@ constexpr std::size_t kMissesShown = 20, kMissesShownOfKernel = 3;
 
 struct Options {
   std::vector<std::string> words;
-  bool quick = false, all = false, cross = false;
+  bool list = false, quick = false, all = false, cross = false;
   std::string kernel, backend;
   int threads = 0;
 };
@@ -122,6 +122,10 @@ void PrintMisses(const cases::CheckReport& report) {
 
 int Check(const Options& options) {
   const std::vector<Problem> problems = CasesOf(options);
+  if (options.list) {
+    for (const Problem& p : problems) fmt::print("{}\n", Print(p));
+    return 0;
+  }
   const std::string pattern = PatternOf(options.kernel, options.backend);
   const std::vector<const KernelInfo*> kernels = KernelsMatching(pattern);
   cases::DeviceOfKernels(pattern);  // a GPU that is asked for is there
@@ -163,6 +167,7 @@ void RegisterCheck(CLI::App& app, int& exit_code) {
   command->add_option("case", options->words, "Cases, as quoted lines or as words (default: --quick)")->type_name("CASE");
   command->add_flag("--quick", options->quick, "A sample of the grid, in seconds");
   command->add_flag("--all", options->all, "The whole grid: every type, head dim, length, layout, option and pair of options");
+  command->add_flag("--list", options->list, "Only name the cases");
   command->add_flag("--cross", options->cross,
                     "Compare kernels with each other too: equal numerics give equal bits");
   command->add_option("--kernel", options->kernel, "Only this kernel, or kernels of this prefix")->type_name("PATTERN");

@@ -24,5 +24,7 @@ const Suite& FindSuite(const std::string& name);
 std::vector<Row> CpuRows();
 // The backward pass: its goals (suite_backward.cc).
 std::vector<Row> BackwardRows();
+// The CUDA kernels on the first GPU, without goals (suite_gpu.cc).
+std::vector<Row> GpuRows();
 
 }  // namespace regard::cli

@@ -23,6 +23,7 @@ from regard._core import (
 )
 from regard._gradients import Gradients
 from regard._choice import backends
+from regard._device import Gpu, check_device, gpus
 from regard._tools import (
     BenchResult,
     CheckReport,
@@ -43,6 +44,7 @@ __all__ = [
     "CheckReport",
     "Error",
     "Explanation",
+    "Gpu",
     "Gradients",
     "Kernel",
     "KernelScore",
@@ -56,8 +58,10 @@ __all__ = [
     "backends",
     "bench",
     "check",
+    "check_device",
     "dropout_mask",
     "explain",
+    "gpus",
     "list_kernels",
     "merge_states",
     "num_threads",

@@ -73,6 +73,7 @@ def explain(
     case: str | Callable[..., Any] | Any,
     *args: Any,
     isa: str = "",
+    device: str = "",
     explain_kernel: str | Sequence[str] | None = None,
     **kwargs: Any,
 ) -> Explanation:
@@ -83,6 +84,8 @@ def explain(
             regard.attention, regard.varlen_attention or regard.with_kvcache, followed by the arguments of that call; or
             the first tensor of regard.attention, followed by the rest of its arguments.
         isa: pretend that the CPU's best instruction set is this one ("avx2", "avx512", ...).
+        device: "cpu", "cuda", "cuda:1", or a GPU by its product name ("A100", "T4", "H100", ...), pretended: no GPU is
+            needed. Default: that of the call's tensors, else the CPU.
         explain_kernel: only these kernels may run. With a call, its own `kernel=` means the same.
 
     Raises:
@@ -100,8 +103,9 @@ def explain(
             name, values = getattr(case, "__name__", "?"), args
         if explain_kernel is None:
             explain_kernel = kwargs.get("kernel")
-        problem = _core.problem(name, values, kwargs)
-    return Explanation(*_core.explain(problem, explain_kernel, isa))
+        problem, place = _core.problem(name, values, kwargs)
+        device = device or place
+    return Explanation(*_core.explain(problem, explain_kernel, isa, device))
 
 
 @dataclass(frozen=True)

@@ -92,14 +92,14 @@ class LowerTriangularFromBottomRightLocalAttentionMask(LowerTriangularFromBottom
 class _SeqLenInfo:
     """Where each of several sequences begins in a packed tensor."""
 
-    def __init__(self, seqlens: Iterable[int]) -> None:
+    def __init__(self, seqlens: Iterable[int], device: Any = None) -> None:
         starts = [0]
         for length in seqlens:
             if length < 0:
                 raise error("seqlens", length, "lengths of at least 0")
             starts.append(starts[-1] + int(length))
         self.seqstart_py: list[int] = starts
-        self.seqstart: Tensor = torch.tensor(starts, dtype=torch.int32)
+        self.seqstart: Tensor = torch.tensor(starts, dtype=torch.int32, device=device or "cpu")
         lengths = [end - begin for begin, end in zip(starts, starts[1:])]
         self.max_seqlen: int = max(lengths, default=0)
         self.min_seqlen: int = min(lengths, default=0)
@@ -137,15 +137,13 @@ class BlockDiagonalMask(AttentionBias):
     @classmethod
     def from_seqlens(cls, q_seqlen: Sequence[int], kv_seqlen: Sequence[int] | None = None, *,
                      device: Any = None) -> BlockDiagonalMask:
-        """From the lengths of the queries and, where they differ, of the keys. `device`, if given, must be the CPU."""
-        if device is not None and torch.device(device).type != "cpu":
-            raise error("device", device, "cpu")
-        q = _SeqLenInfo(q_seqlen)
+        """From the lengths of the queries and, where they differ, of the keys. `device`: where the tensors will be."""
+        q = _SeqLenInfo(q_seqlen, device)
         if kv_seqlen is None or list(kv_seqlen) == list(q_seqlen):
             return cls(q, q)
         if len(kv_seqlen) != len(q_seqlen):
             raise error("kv_seqlen", f"{len(kv_seqlen)} lengths", f"{len(q_seqlen)}, one for each of q_seqlen")
-        return cls(q, _SeqLenInfo(kv_seqlen))
+        return cls(q, _SeqLenInfo(kv_seqlen, device))
 
     @classmethod
     def from_tensor_list(cls, tensors: Sequence[Tensor]) -> tuple[BlockDiagonalMask, Tensor]:
@@ -175,7 +173,8 @@ class BlockDiagonalMask(AttentionBias):
         if [t.shape[0] for t in tensors_k] != sizes:
             raise error("tensors_k", [t.shape[0] for t in tensors_k], f"the batch sizes of tensors_q, {sizes}")
         bias = cls.from_seqlens([t.shape[1] for t in tensors_q for _ in range(t.shape[0])],
-                                [t.shape[1] for t in tensors_k for _ in range(t.shape[0])])
+                                [t.shape[1] for t in tensors_k for _ in range(t.shape[0])],
+                                device=tensors_q[0].device if tensors_q else None)
         bias._batch_sizes = sizes
         return bias
 
@@ -247,7 +246,7 @@ def memory_efficient_attention(query: Tensor, key: Tensor, value: Tensor,
     keys and values may be expanded over H (then each group's are read once). attn_bias: one of the classes above, or a
     tensor added to the scores, (B, H, M, M') or broadcastable (grouped: (B, G, H, M, M'); without heads: (B, M, M')).
     `p` is the dropout probability, its seed from torch's default generator. `op` is accepted and ignored: regard
-    chooses the kernel. f32, f16, bf16 on the CPU.
+    chooses the kernel. f32, f16, bf16 on the CPU or CUDA.
 
     Returns (B, M, H, Kv), or as query's form says, in `output_dtype` if given. Raises regard.Error.
     """
@@ -322,6 +321,8 @@ def _block_diagonal(q: Tensor, k: Tensor, v: Tensor, attn_bias: Any, kinds: set[
         options = {**options, "causal": True, "q_offset": torch.zeros(sequences, dtype=torch.int32, device=q.device)}
     elif "BlockDiagonalCausalFromBottomRightMask" in kinds:
         options = {**options, "causal": True}
-    out: Tensor = regard_torch.varlen_attention(q[0], k[0], v[0], starts_q.seqstart.to(torch.int32),
-                                                starts_k.seqstart.to(torch.int32), **options)
+    if q.is_cuda:
+        options = {**options, "max_seqlen_q": starts_q.max_seqlen, "max_seqlen_kv": starts_k.max_seqlen}
+    cu_seqlens = (info.seqstart.to(device=q.device, dtype=torch.int32) for info in (starts_q, starts_k))
+    out: Tensor = regard_torch.varlen_attention(q[0], k[0], v[0], *cu_seqlens, **options)
     return out.unsqueeze(0)

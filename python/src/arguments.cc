@@ -64,7 +64,7 @@ const std::array<const char*, kArgCount> kArgNames = {
     "kv_layout", "cache_seqlens", "cache_batch_idx", "cu_seqlens_new", "rotary_cos", "rotary_sin", "rotary",
     "rotary_seqlens", "scale", "causal", "window", "chunk", "softcap", "alibi_slopes", "bias", "mask", "sink", "qv",
     "leftpad", "q_offset", "seqused_q", "seqused_kv", "q_descale", "k_descale", "v_descale", "dropout", "seed",
-    "offset", "invariance", "kernel", "out", "out_dtype", "return_lse", "o_a", "lse_a", "o_b", "lse_b",
+    "offset", "invariance", "kernel", "max_seqlen_q", "max_seqlen_kv", "out", "out_dtype", "return_lse", "o_a", "lse_a", "o_b", "lse_b",
     "dout", "lse", "dlse", "dq", "dk", "dv", "dbias", "dsink", "grad_dtype"};
 
 Slots Bind(const Signature& s, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
@@ -200,6 +200,8 @@ void ReadOptions(const Slots& slots, Holder& holder, AttentionArgs& args, Attent
   if (PyObject* invariance = slots[kInvariance]) options.invariance = InvarianceOf(invariance);
   args.dropout_seed = Unsigned(slots, kSeed);
   args.dropout_offset = Unsigned(slots, kOffset);
+  if (PyObject* longest = slots[kMaxSeqlenQ]) args.max_seqlen_q = IntOf(longest, "max_seqlen_q");
+  if (PyObject* longest = slots[kMaxSeqlenKv]) args.max_seqlen_kv = IntOf(longest, "max_seqlen_kv");
   args.alibi_slopes = Tensor(slots, kAlibiSlopes, holder);
   args.bias = Tensor(slots, kBias, holder);
   args.mask = Tensor(slots, kMask, holder);

@@ -19,7 +19,7 @@ enum Arg : std::uint8_t {
   kCuSeqlensQ, kCuSeqlensKv, kBlockTable, kSeqlensKv, kKvIndptr, kKvIndices, kKvLastPageLen, kKvLayout,
   kCacheSeqlens, kCacheBatchIdx, kCuSeqlensNew, kRotaryCos, kRotarySin, kRotary, kRotarySeqlens,
   kScale, kCausal, kWindow, kChunk, kSoftcap, kAlibiSlopes, kBias, kMask, kSink, kQv, kLeftpad, kQOffset,
-  kSequsedQ, kSequsedKv, kQDescale, kKDescale, kVDescale, kDropout, kSeed, kOffset, kInvariance, kKernel,
+  kSequsedQ, kSequsedKv, kQDescale, kKDescale, kVDescale, kDropout, kSeed, kOffset, kInvariance, kKernel, kMaxSeqlenQ, kMaxSeqlenKv,
   kOut, kOutDtype, kReturnLse,
   kOA, kLseA, kOB, kLseB,
   kDOut, kLse, kDLse, kDQ, kDK, kDV, kDBias, kDSink, kGradDtype,
@@ -31,9 +31,9 @@ extern const std::array<const char*, kArgCount> kArgNames;
 inline constexpr Arg kOptions[] = {
     kScale,    kCausal,   kWindow,    kChunk,     kSoftcap,  kAlibiSlopes, kBias,    kMask,   kSink, kQv,     kLeftpad,
     kQOffset,  kSequsedQ, kSequsedKv, kQDescale,  kKDescale, kVDescale,    kDropout, kSeed,   kOffset, kInvariance,
-    kKernel};
+    kKernel,   kMaxSeqlenQ, kMaxSeqlenKv};
 inline constexpr std::span<const Arg> kCallOptions = kOptions;
-inline constexpr std::span<const Arg> kMapOptions = kCallOptions.first(kCallOptions.size() - 2);  // without the kernel
+inline constexpr std::span<const Arg> kMapOptions = kCallOptions.first(kCallOptions.size() - 4);  // without the kernel
 
 // The values of one call by argument; null where the caller gave none, or None.
 struct Slots {

@@ -6,8 +6,7 @@
 #include "python/src/arguments.h"
 #include "python/src/calls.h"
 #include "python/src/docs.h"
-#include "python/src/plans.h"
-#include "python/src/threads.h"
+#include "python/src/run.h"
 #include "regard/attention.h"
 
 namespace regard::python {
@@ -83,12 +82,6 @@ DType GradType(const Call& c, std::initializer_list<const Gradient*> gradients) 
   return wanted;
 }
 
-void Compute(const Problem& p, const BackwardArgs& args, const std::optional<KernelChoice>& choice, Executor& executor) {
-  const std::shared_ptr<const Plan> plan = PlanFor(p, choice, executor);
-  const std::unique_ptr<std::byte[]> memory(new std::byte[plan->workspace_bytes()]);
-  LaunchBackward(*plan, args, {memory.get(), plan->workspace_bytes()});
-}
-
 PyObject* Backward(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
   return Guarded([&]() -> PyObject* {
     Call c;
@@ -111,12 +104,9 @@ PyObject* Backward(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject*
     c.args.dsink = dsink.view();
     const Problem p = BackwardProblemOf(c.args, c.options);
     Validate(p);
-    const std::optional<KernelChoice> choice = ChoiceOf(s[kKernel]);
-    Executor& executor = CallerExecutor();
-    {
-      const WithoutGil without;
-      Compute(p, c.args, choice, executor);
-    }
+    Run(p, s[kQ], s[kKernel], c.holder, [&](const Plan& plan, Workspace workspace, Stream stream) {
+      LaunchBackward(plan, c.args, workspace, stream);
+    });
     const Object results[] = {dq.Finish(), dk.Finish(), dv.Finish(), dbias.Finish(), dsink.Finish()};
     return PyObject_CallFunctionObjArgs(gradients_type, results[0].get(), results[1].get(), results[2].get(),
                                         results[3].get(), results[4].get(), nullptr);
@@ -138,8 +128,8 @@ PyMethodDef methods[] = {
 
 int AddBackwardCalls(PyObject* module) { return PyModule_AddFunctions(module, methods); }
 
-std::optional<Problem> ProblemOfBackwardCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
-                                             PyObject* keywords) {
+std::optional<CallProblem> ProblemOfBackwardCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                                 PyObject* keywords) {
   if (name != kBackward.name) return std::nullopt;
   Call c;
   Read(args, count, keywords, c);
@@ -149,7 +139,7 @@ std::optional<Problem> ProblemOfBackwardCall(std::string_view name, PyObject* co
   p.dbias = Wanted(c.slots, kDBias);
   p.dsink = Wanted(c.slots, kDSink);
   Validate(p);
-  return p;
+  return CallProblem{p, c.holder.place().device};
 }
 
 }  // namespace regard::python

@@ -9,9 +9,8 @@
 #include "python/src/arguments.h"
 #include "python/src/docs.h"
 #include "python/src/object.h"
-#include "python/src/plans.h"
+#include "python/src/run.h"
 #include "python/src/tensors.h"
-#include "python/src/threads.h"
 #include "regard/attention.h"
 
 namespace regard::python {
@@ -132,13 +131,6 @@ std::array<std::int64_t, 3> LseShape(const AttentionArgs& a, const Problem& p) {
   return {a.q.shape[0], p.heads_q, a.q.shape[1]};
 }
 
-// Without the GIL.
-void Compute(const Problem& p, const AttentionArgs& args, const std::optional<KernelChoice>& choice, Executor& executor) {
-  const std::shared_ptr<const Plan> plan = PlanFor(p, choice, executor);
-  const std::unique_ptr<std::byte[]> memory(new std::byte[plan->workspace_bytes()]);
-  Launch(*plan, args, {memory.get(), plan->workspace_bytes()});
-}
-
 // Reads all arguments; the problem that they make.
 Problem Prepare(const Signature& signature, PyObject* const* args, Py_ssize_t count, PyObject* keywords, Call& c) {
   c.slots = Bind(signature, args, count, keywords);
@@ -176,12 +168,9 @@ PyObject* Attend(const Signature& signature, PyObject* const* args, Py_ssize_t c
       lse.emplace(slots[kQ], DType::kF32, std::span(shape).first(rank - 1), "lse", c.holder);
       c.args.lse = lse->view();
     }
-    const std::optional<KernelChoice> choice = ChoiceOf(slots[kKernel]);
-    Executor& executor = CallerExecutor();
-    {
-      const WithoutGil without;
-      Compute(p, c.args, choice, executor);
-    }
+    Run(p, slots[kQ], slots[kKernel], c.holder, [&](const Plan& plan, Workspace workspace, Stream stream) {
+      Launch(plan, c.args, workspace, stream);
+    });
     Object result = out ? out->Finish() : Object::Share(slots[kOut]);
     if (!lse) return result.Release();
     const Object sums = lse->Finish();
@@ -214,7 +203,7 @@ PyObject* MergeStatesOf(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
     NewTensor lse(slots[kOA], DType::kF32, extents(lse_a), "lse", holder);
     {
       const WithoutGil without;
-      MergeStates(o_a, lse_a, o_b, lse_b, out.view(), lse.view());
+      MergeStates(o_a, lse_a, o_b, lse_b, out.view(), lse.view(), holder.place().stream);
     }
     const Object merged = out.Finish(), sums = lse.Finish();
     return PyTuple_Pack(2, merged.get(), sums.get());
@@ -228,6 +217,10 @@ PyObject* MapOf(const Signature& signature, OwnedTensor (*make)(const AttentionA
     Call c;
     c.slots = Bind(signature, args, count, keywords);
     Read(signature, c);
+    if (c.holder.place().device.type != DeviceType::kCpu) {
+      throw Error(c.holder.place().field, "a tensor in " + NameOf(c.holder.place().device),
+                  std::string("tensors in host memory: ") + signature.name + " is computed there, to look at small cases");
+    }
     OwnedTensor map;
     {
       const WithoutGil without;
@@ -263,12 +256,13 @@ PyMethodDef methods[] = {
 
 int AddCalls(PyObject* module) { return PyModule_AddFunctions(module, methods); }
 
-std::optional<Problem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
-                                     PyObject* keywords) {
+std::optional<CallProblem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                         PyObject* keywords) {
   for (const Signature* s : {&kDense, &kVarlen, &kCache}) {
     if (name != s->name) continue;
     Call c;
-    return Prepare(*s, args, count, keywords, c);
+    const Problem p = Prepare(*s, args, count, keywords, c);
+    return CallProblem{p, c.holder.place().device};
   }
   return std::nullopt;
 }

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "regard/problem.h"
+#include "regard/tensor.h"
 
 namespace regard::python {
 
@@ -14,11 +15,16 @@ namespace regard::python {
 int AddCalls(PyObject* module);         // calls.cc
 int AddBackwardCalls(PyObject* module);  // backward_call.cc
 
-// The problem that such a call would compute, nothing if `name` is no call of this file. Throws what the call throws for
-// its arguments.
-std::optional<Problem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count, PyObject* keywords);
-std::optional<Problem> ProblemOfBackwardCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
-                                             PyObject* keywords);
+// The problem that such a call would compute, and where; nothing if `name` is no call of this file. Throws what the call
+// throws for its arguments.
+struct CallProblem {
+  Problem problem;
+  Device device;
+};
+std::optional<CallProblem> ProblemOfCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                         PyObject* keywords);
+std::optional<CallProblem> ProblemOfBackwardCall(std::string_view name, PyObject* const* args, Py_ssize_t count,
+                                                 PyObject* keywords);
 
 // A vectorcall function as the method tables want it.
 template <class Function>

@@ -7,7 +7,7 @@ namespace regard::python {
   "scale=None, causal=False, window=(None, None), chunk=None, softcap=0.0, alibi_slopes=None, bias=None, mask=None, "         \
   "sink=None, qv=None, leftpad=None, q_offset=None, seqused_q=None, seqused_kv=None, q_descale=None, "                \
   "k_descale=None, v_descale=None, dropout=0.0, seed=0, offset=0"
-#define REGARD_OPTIONS REGARD_MAP_OPTIONS ", invariance='full', kernel=None"
+#define REGARD_OPTIONS REGARD_MAP_OPTIONS ", invariance='full', kernel=None, max_seqlen_q=None, max_seqlen_kv=None"
 #define REGARD_MAP                                                                                                    \
   "(q, k, v, cu_seqlens_q=None, cu_seqlens_kv=None, *, block_table=None, seqlens_kv=None, kv_indptr=None, "           \
   "kv_indices=None, kv_last_page_len=None, kv_layout='NHD', cache_seqlens=None, cache_batch_idx=None, "               \
@@ -31,6 +31,8 @@ namespace regard::python {
   "  dropout, seed, offset   probability, and the counter of its random numbers\n"                                    \
   "  invariance    'full', 'batch' or 'none': which bits may not change with the company of a row\n"                  \
   "  kernel        a kernel's name, a dotted prefix, or a list of them: only these may run, in this order\n"          \
+  "  max_seqlen_q, max_seqlen_kv   bounds for lengths that lie on a GPU, where no call reads them; default: what the\n"  \
+  "                tensors can hold. On the CPU they are not needed\n"                                                  \
   "  out           a tensor for the result; out_dtype: its type ('f32', torch.float16, numpy.float32, ...)\n"         \
   "  return_lse    also return the log-sum-exp of each row, f32, natural logarithm\n\n"                               \
   "Types: q f32, f16, bf16 or fp8; k and v the same, or fp8 (f8e4m3, f8e5m2). Accumulation in f32.\n"                 \

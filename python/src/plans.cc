@@ -11,6 +11,7 @@ namespace {
 
 struct Entry {
   Problem problem;
+  Device device;
   Executor* executor;
   std::string tune;  // REGARD_TUNE may change while the process runs
   std::shared_ptr<const Plan> plan;
@@ -20,16 +21,21 @@ constexpr std::size_t kMostPlans = 8;
 
 }  // namespace
 
-std::shared_ptr<const Plan> PlanFor(const Problem& p, const std::optional<KernelChoice>& choice, Executor& executor) {
-  const DeviceCaps& caps = DeviceCaps::Host();
+const DeviceCaps& CapsOf(Device device) {
+  return device.type == DeviceType::kCuda ? DeviceCaps::Gpu(device.index) : DeviceCaps::Host();
+}
+
+std::shared_ptr<const Plan> PlanFor(const Problem& p, Device device, const std::optional<KernelChoice>& choice,
+                                    Executor& executor) {
+  const DeviceCaps& caps = CapsOf(device);
   if (choice) return std::make_shared<const Plan>(p, Select(p, caps, *choice), &executor);
   thread_local std::vector<Entry> entries;
   thread_local std::size_t next = 0;
   const std::string tune = TuneVariable();
   for (const Entry& e : entries) {
-    if (e.problem == p && e.executor == &executor && e.tune == tune) return e.plan;
+    if (e.device == device && e.problem == p && e.executor == &executor && e.tune == tune) return e.plan;
   }
-  Entry made{p, &executor, tune, std::make_shared<const Plan>(p, Select(p, caps), &executor)};
+  Entry made{p, device, &executor, tune, std::make_shared<const Plan>(p, Select(p, caps), &executor)};
   const std::shared_ptr<const Plan> plan = made.plan;
   if (entries.size() < kMostPlans) {
     entries.push_back(std::move(made));

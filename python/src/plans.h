@@ -9,7 +9,11 @@
 
 namespace regard::python {
 
-// The plan for exactly this problem. With a choice it is made anew. Throws what Select and Plan throw.
-std::shared_ptr<const Plan> PlanFor(const Problem& p, const std::optional<KernelChoice>& choice, Executor& executor);
+// This CPU, or a GPU of this machine. Throws Error{"device"} for one that is not there.
+const DeviceCaps& CapsOf(Device device);
+
+// The plan for exactly this problem on this device. With a choice it is made anew. Throws what Select and Plan throw.
+std::shared_ptr<const Plan> PlanFor(const Problem& p, Device device, const std::optional<KernelChoice>& choice,
+                                    Executor& executor);
 
 }  // namespace regard::python

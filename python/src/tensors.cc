@@ -1,100 +1,15 @@
-// Views of the caller's tensors and new tensors in the caller's library (tensors.h). Holds what it borrows in a Holder.
+// Views of the caller's tensors (tensors.h). Holds what it borrows in a Holder.
 #include "python/src/tensors.h"
 
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <string_view>
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
+#include "python/src/dlpack_view.h"
 #include "python/src/tensor_types.h"
-
-namespace nb = nanobind;
 
 namespace regard::python {
 namespace {
-
-constexpr const char* kTypesTaken =
-    "f32, f16, bf16, f8e4m3 or f8e5m2 values, int32 indices, or a bool or uint8 mask (int64 indices: convert them once, "
-    ".astype(\"int32\") or .to(torch.int32))";
-
-struct TypeCode {
-  DType dtype;
-  std::uint8_t code, bits;
-};
-constexpr TypeCode kTypeCodes[] = {
-    {DType::kF32, dlpack::kFloat, 32},  {DType::kF16, dlpack::kFloat, 16},
-    {DType::kBF16, dlpack::kBFloat, 16}, {DType::kF8E4M3, dlpack::kFloat8E4M3Fn, 8},
-    {DType::kF8E5M2, dlpack::kFloat8E5M2, 8}, {DType::kI32, dlpack::kInt, 32},
-    {DType::kU8, dlpack::kUInt, 8},     {DType::kBool, dlpack::kBool, 8},
-};
-
-dlpack::DataType CodeOf(DType dtype) {
-  for (const TypeCode& known : kTypeCodes) {
-    if (known.dtype == dtype) return {known.code, known.bits, 1};
-  }
-  return {};
-}
-
-std::string NameOf(dlpack::DataType t) {
-  const char* kind = t.code == dlpack::kInt     ? "int"
-                     : t.code == dlpack::kUInt  ? "uint"
-                     : t.code == dlpack::kFloat ? "float"
-                     : t.code == 5              ? "complex"
-                                                : nullptr;
-  std::string name = kind != nullptr ? kind + std::to_string(t.bits)
-                                     : "DLPack type " + std::to_string(t.code) + " of " + std::to_string(t.bits) + " bits";
-  return t.lanes == 1 ? name : name + " in " + std::to_string(t.lanes) + " lanes";
-}
-
-std::string NameOf(dlpack::Device d) {
-  const char* kind = d.type == dlpack::kCuda || d.type == dlpack::kCudaManaged ? "cuda"
-                     : d.type == 10                                            ? "rocm"
-                     : d.type == 8                                             ? "metal"
-                     : d.type == 4                                             ? "opencl"
-                     : d.type == 14                                            ? "oneapi"
-                                                                               : nullptr;
-  return (kind != nullptr ? kind : "DLPack device " + std::to_string(d.type)) + ":" + std::to_string(d.id);
-}
-
-void RequireHost(dlpack::Device device, const char* field) {
-  if (device.type == dlpack::kCpu || device.type == dlpack::kCudaHost || device.type == dlpack::kRocmHost) return;
-  throw Error(field, "a tensor on " + NameOf(device), "a tensor in host memory: regard has no kernels for that device");
-}
-
-TensorView ViewOf(const dlpack::Tensor& t, const char* field) {
-  RequireHost(t.device, field);
-  TensorView view;
-  bool known = false;
-  for (const TypeCode& code : kTypeCodes) {
-    if (code.code == t.dtype.code && code.bits == t.dtype.bits && t.dtype.lanes == 1) {
-      view.dtype = code.dtype;
-      known = true;
-    }
-  }
-  if (!known) throw Error(field, NameOf(t.dtype), kTypesTaken);
-  if (t.ndim < 0 || t.ndim > TensorView::kMaxRank) {
-    throw Error(field, std::to_string(t.ndim) + " dimensions", "at most " + std::to_string(TensorView::kMaxRank));
-  }
-  view.rank = t.ndim;
-  std::int64_t stride = 1;
-  for (int d = t.ndim - 1; d >= 0; --d) {
-    view.shape[static_cast<std::size_t>(d)] = t.shape[d];
-    view.stride[static_cast<std::size_t>(d)] = t.strides != nullptr ? t.strides[d] : stride;
-    stride *= t.shape[d] > 0 ? t.shape[d] : 1;
-  }
-  view.data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
-  return view;
-}
-
-// A null address stands for "absent"; an empty tensor of a library may have one all the same.
-TensorView WithAddress(TensorView view) {
-  alignas(64) static char nowhere[64];
-  if (view.data == nullptr && view.Elements() == 0) view.data = nowhere;
-  return view;
-}
 
 DType TypeOfFormat(const Py_buffer& buffer, const char* field) {
   const char* format = buffer.format != nullptr ? buffer.format : "B";
@@ -185,7 +100,7 @@ TensorView ViewByTable(PyObject* object, const dlpack::ExchangeApi& api, const c
                        bool detached = false) {
   dlpack::Tensor tensor{};
   if (api.tensor_from_object != nullptr) {
-    if (api.tensor_from_object(object, &tensor) == 0) return ViewOf(tensor, field);
+    if (api.tensor_from_object(object, &tensor) == 0) return DlpackView(tensor, field);
   } else {
     dlpack::ManagedVersioned* managed = nullptr;
     if (api.managed_from_object(object, &managed) == 0) {
@@ -194,7 +109,7 @@ TensorView ViewByTable(PyObject* object, const dlpack::ExchangeApi& api, const c
         if (held->deleter != nullptr) held->deleter(held);
       });
       holder.Keep(Object::Steal(capsule));
-      return ViewOf(managed->tensor, field);
+      return DlpackView(managed->tensor, field);
     }
   }
   const std::string why = TakeErrorText();
@@ -204,23 +119,36 @@ TensorView ViewByTable(PyObject* object, const dlpack::ExchangeApi& api, const c
     holder.Keep(std::move(plain));
     return view;
   }
-  throw Error(field, TypeName(object) + " (" + why + ")", "a dense tensor in host memory");
+  throw Error(field, TypeName(object) + " (" + why + ")", "a dense tensor");
 }
 
-// A capsule of object.__dlpack__(), of the newest protocol that it speaks.
-Object CapsuleOf(PyObject* object) {
+// A capsule of object.__dlpack__(), of the newest protocol that it speaks; of a tensor on a GPU one that is ready on the
+// call's stream.
+Object CapsuleOf(PyObject* object, const Place& place) {
   const Object method = Object::Steal(PyObject_GetAttrString(object, "__dlpack__"));
   const Object none = Object::Steal(PyTuple_New(0));
-  const Object options = Object::Steal(Py_BuildValue("{s:(ii)}", "max_version", 1, 0));
-  PyObject* capsule = PyObject_Call(method.get(), none.get(), options.get());
+  const auto options = [&](bool version) {
+    Object named = Object::Steal(PyDict_New());
+    if (version) {
+      const Object newest = Object::Steal(Py_BuildValue("(ii)", 1, 0));
+      if (PyDict_SetItemString(named.get(), "max_version", newest.get()) != 0) throw PythonError();
+    }
+    if (place.device.type == DeviceType::kCuda) {
+      const Object stream = Object::Steal(StreamNumber(place.stream));
+      if (PyDict_SetItemString(named.get(), "stream", stream.get()) != 0) throw PythonError();
+    }
+    return named;
+  };
+  PyObject* capsule = PyObject_Call(method.get(), none.get(), options(true).get());
   if (capsule == nullptr && PyErr_ExceptionMatches(PyExc_TypeError)) {  // a producer of DLPack 0.x
     PyErr_Clear();
-    capsule = PyObject_Call(method.get(), none.get(), nullptr);
+    capsule = PyObject_Call(method.get(), none.get(), options(false).get());
   }
   return Object::Steal(capsule);
 }
 
-void RequireHostByName(PyObject* object, const char* field) {
+// By `__dlpack_device__`; host memory where an object has none.
+Device DeviceByName(PyObject* object, const char* field) {
   PyObject* pair = PyObject_CallMethod(object, "__dlpack_device__", nullptr);
   dlpack::Device device{dlpack::kCpu, 0};
   if (pair != nullptr && PyTuple_Check(pair) && PyTuple_Size(pair) == 2) {
@@ -229,19 +157,20 @@ void RequireHostByName(PyObject* object, const char* field) {
   }
   Py_XDECREF(pair);
   PyErr_Clear();
-  RequireHost(device, field);
+  return DeviceOf(device, field);
 }
 
-TensorView ViewByDLPack(PyObject* object, const char* field, Access access, Holder& holder, bool detached = false) {
-  RequireHostByName(object, field);
+TensorView ViewByDLPack(PyObject* object, const TensorType& type, const char* field, Access access, Holder& holder,
+                        bool detached = false) {
+  const Place& place = holder.Meet(DeviceByName(object, field), field, type);
   Object capsule;
   try {
-    capsule = CapsuleOf(object);
+    capsule = CapsuleOf(object, place);
   } catch (const PythonError&) {
     const std::string why = TakeErrorText();
     if (!detached && RequiresGrad(object)) {
       Object plain = Detached(object);
-      const TensorView view = ViewByDLPack(plain.get(), field, access, holder, true);
+      const TensorView view = ViewByDLPack(plain.get(), type, field, access, holder, true);
       holder.Keep(std::move(plain));
       return view;
     }
@@ -263,7 +192,7 @@ TensorView ViewByDLPack(PyObject* object, const char* field, Access access, Hold
   } else {
     throw Error(field, TypeName(object), "a capsule from __dlpack__");
   }
-  const TensorView view = ViewOf(*tensor, field);
+  const TensorView view = DlpackView(*tensor, field);
   holder.Keep(std::move(capsule));  // not renamed, so that its own destructor frees the tensor after the call
   return view;
 }
@@ -279,15 +208,29 @@ std::int32_t* Holder::NewTable(std::size_t entries) {
   return tables_.back().data();
 }
 
+const Place& Holder::Meet(Device device, const char* field, const TensorType& type) {
+  if (place_.field == nullptr) {
+    place_ = {device, field, device.type == DeviceType::kCuda ? StreamOf(type, device.index) : Stream{}};
+  } else if (device != place_.device) {
+    throw Error(field, "a tensor in " + NameOf(device),
+                "a tensor in " + NameOf(place_.device) + ", as " + place_.field + ": copy it there first");
+  }
+  return place_;
+}
+
 TensorView ViewOf(PyObject* object, const char* field, Access access, Holder& holder) {
   const TensorType type = TensorTypeOf(object);
   switch (type.route) {
-    case Route::kTable:
-      return WithAddress(ViewByTable(object, *type.api, field, holder));
+    case Route::kTable: {
+      const TensorView view = ViewByTable(object, *type.api, field, holder);
+      holder.Meet(view.device, field, type);
+      return WithAddress(view);
+    }
     case Route::kBuffer:
+      holder.Meet({}, field, type);
       return WithAddress(ViewOfBuffer(object, type.numpy, field, access, holder));
     case Route::kDLPack:
-      return WithAddress(ViewByDLPack(object, field, access, holder));
+      return WithAddress(ViewByDLPack(object, type, field, access, holder));
     case Route::kNone:
       break;
   }
@@ -296,6 +239,10 @@ TensorView ViewOf(PyObject* object, const char* field, Access access, Holder& ho
 
 TensorView TableOf(PyObject* object, const char* field, Holder& holder) {
   if (!PyList_Check(object) && !PyTuple_Check(object)) return ViewOf(object, field, Access::kRead, holder);
+  if (holder.place().device.type != DeviceType::kCpu) {
+    throw Error(field, "a list, which lies in host memory",
+                "an int32 tensor on " + NameOf(holder.place().device) + ", as " + holder.place().field);
+  }
   const Object items = Object::Steal(PySequence_Fast(object, "a list"));
   const Py_ssize_t n = PySequence_Fast_GET_SIZE(items.get());
   std::int32_t* table = holder.NewTable(static_cast<std::size_t>(n));
@@ -313,105 +260,6 @@ TensorView TableOf(PyObject* object, const char* field, Holder& holder) {
     table[i] = static_cast<std::int32_t>(value);
   }
   return TensorView::Contiguous(table, DType::kI32, {static_cast<std::int64_t>(n)});
-}
-
-NewTensor::NewTensor(PyObject* like, DType dtype, std::span<const std::int64_t> shape, const char* field,
-                     Holder& holder) {
-  view_.dtype = dtype;
-  view_.rank = static_cast<int>(shape.size());
-  std::int64_t stride = 1;
-  for (std::size_t d = shape.size(); d-- > 0;) {
-    view_.shape[d] = shape[d];
-    view_.stride[d] = stride;
-    stride *= shape[d] > 0 ? shape[d] : 1;
-  }
-  const TensorType type = TensorTypeOf(like);
-  if (type.route == Route::kTable) {
-    MakeByTable(*type.api, field);
-  } else if (type.route == Route::kBuffer) {
-    MakeNumpy(field, holder);
-  } else if (type.torch) {
-    MakeTorch(field, holder);
-  } else {
-    MakeOwned(like);
-  }
-}
-
-void NewTensor::MakeOwned(PyObject* like) {
-  like_ = Object::Share(like);
-  const auto& s = view_.shape;
-  switch (view_.rank) {
-    case 1: owned_ = OwnedTensor(view_.dtype, {s[0]}); break;
-    case 2: owned_ = OwnedTensor(view_.dtype, {s[0], s[1]}); break;
-    case 3: owned_ = OwnedTensor(view_.dtype, {s[0], s[1], s[2]}); break;
-    default: owned_ = OwnedTensor(view_.dtype, {s[0], s[1], s[2], s[3]}); break;
-  }
-  view_ = owned_.view();
-}
-
-void NewTensor::MakeNumpy(const char* field, Holder& holder) {
-  Numpy& numpy = TheNumpy();
-  const Object shape = Object::Steal(PyTuple_New(view_.rank));
-  for (int d = 0; d < view_.rank; ++d) {
-    PyTuple_SET_ITEM(shape.get(), d, PyLong_FromLongLong(view_.shape[static_cast<std::size_t>(d)]));
-  }
-  PyObject* const arguments[] = {shape.get(), numpy.DTypeObject(view_.dtype, field)};
-  object_ = Object::Steal(PyObject_Vectorcall(numpy.empty, arguments, 2, nullptr));
-  view_ = WithAddress(ViewOfBuffer(object_.get(), true, field, Access::kWrite, holder));
-}
-
-void NewTensor::MakeByTable(const dlpack::ExchangeApi& api, const char* field) {
-  dlpack::Tensor prototype{};
-  prototype.device = {dlpack::kCpu, 0};
-  prototype.ndim = view_.rank;
-  prototype.dtype = CodeOf(view_.dtype);
-  prototype.shape = view_.shape.data();
-  std::string why;
-  dlpack::ManagedVersioned* managed = nullptr;
-  const auto note = [](void* context, const char*, const char* message) {
-    *static_cast<std::string*>(context) = message;
-  };
-  if (api.allocate(&prototype, &managed, &why, note) != 0) throw Error(field, why, "free memory for the result");
-  view_ = WithAddress(ViewOf(managed->tensor, field));
-  void* object = nullptr;
-  if (api.object_from_managed(managed, &object) != 0) throw PythonError();
-  object_ = Object::Steal(static_cast<PyObject*>(object));
-}
-
-// For a torch older than the table of C functions.
-void NewTensor::MakeTorch(const char* field, Holder& holder) {
-  static constexpr const char* kNames[] = {"float32",     "float16", "bfloat16", "float8_e4m3fn",
-                                           "float8_e5m2", "int32",   "uint8",    "bool"};
-  const Object torch = Object::Steal(PyImport_ImportModule("torch"));
-  const Object dtype = Object::Steal(PyObject_GetAttrString(torch.get(), kNames[static_cast<std::size_t>(view_.dtype)]));
-  const Object empty = Object::Steal(PyObject_GetAttrString(torch.get(), "empty"));
-  const Object shape = Object::Steal(PyTuple_New(view_.rank));
-  for (int d = 0; d < view_.rank; ++d) {
-    PyTuple_SET_ITEM(shape.get(), d, PyLong_FromLongLong(view_.shape[static_cast<std::size_t>(d)]));
-  }
-  const Object positional = Object::Steal(PyTuple_Pack(1, shape.get()));
-  const Object named = Object::Steal(Py_BuildValue("{s:O}", "dtype", dtype.get()));
-  object_ = Object::Steal(PyObject_Call(empty.get(), positional.get(), named.get()));
-  view_ = ViewOf(object_.get(), field, Access::kWrite, holder);
-}
-
-Object NewTensor::Finish() {
-  if (object_) return std::move(object_);
-  auto share = std::make_unique<OwnedTensor>(std::move(owned_));
-  std::size_t shape[TensorView::kMaxRank];
-  for (int d = 0; d < view_.rank; ++d) shape[d] = static_cast<std::size_t>(view_.shape[static_cast<std::size_t>(d)]);
-  const dlpack::DataType code = CodeOf(view_.dtype);
-  const nb::capsule owner(share.release(), [](void* p) noexcept { delete static_cast<OwnedTensor*>(p); });
-  const nb::ndarray<nb::array_api> array(view_.data, static_cast<std::size_t>(view_.rank), shape, owner, nullptr,
-                            nb::dlpack::dtype{code.code, code.bits, code.lanes});
-  Object exported = Object::Steal(nb::cast(array).release().ptr());
-  PyObject* space = PyObject_CallMethod(like_.get(), "__array_namespace__", nullptr);
-  if (space == nullptr) {
-    PyErr_Clear();
-    return exported;
-  }
-  const Object owned_space = Object::Steal(space);
-  return Object::Steal(PyObject_CallMethod(space, "from_dlpack", "O", exported.get()));
 }
 
 DType DTypeOf(PyObject* object, const char* field) {

@@ -13,6 +13,7 @@
 
 #include "python/src/dlpack_abi.h"
 #include "python/src/object.h"
+#include "python/src/place.h"
 #include "regard/attention.h"
 
 namespace regard::python {
@@ -30,6 +31,9 @@ class Holder {
   void Keep(Object object) { objects_.push_back(std::move(object)); }
   // Room for index tensors made from Python lists.
   std::int32_t* NewTable(std::size_t entries);
+  // Called with every tensor's device: the first one sets the place. Throws Error{field} for a tensor elsewhere.
+  const Place& Meet(Device device, const char* field, const TensorType& type);
+  const Place& place() const { return place_; }
 
  private:
   static constexpr int kMostTensors = 48;  // more than any call has arguments
@@ -37,16 +41,20 @@ class Holder {
   int buffer_count_ = 0;
   std::vector<Object> objects_;
   std::vector<std::vector<std::int32_t>> tables_;
+  Place place_;
 };
 
 enum class Access { kRead, kWrite };
 
-// The view of a tensor argument. Throws Error{field} for a type, a device or an element type that regard does not take.
+// The view of a tensor argument. Throws Error{field} for a type, a device or an element type that regard does not take, and
+// for a tensor that is not where the others of the call are.
 TensorView ViewOf(PyObject* object, const char* field, Access access, Holder& holder);
 // The same, and lists or tuples of whole numbers as contiguous i32.
 TensorView TableOf(PyObject* object, const char* field, Holder& holder);
 
-// A new tensor in the library of `like`: written through view() first, then handed out.
+// A new tensor in the library of `like`, where the call's tensors lie: written through view() first, then handed out. On a
+// GPU torch's come from its caching allocator, in the order of the call's stream; those of a library that cannot make any
+// by itself are memory of regard's.
 class NewTensor {
  public:
   // `field` names what is made in errors.
@@ -57,14 +65,18 @@ class NewTensor {
  private:
   void MakeNumpy(const char* field, Holder& holder);
   void MakeByTable(const dlpack::ExchangeApi& api, const char* field);
-  void MakeTorch(const char* field, Holder& holder);
+  void MakeTorch(PyObject* like, const char* field, Holder& holder);
   void MakeOwned(PyObject* like);
 
   TensorView view_;
   Object object_;       // absent: `owned_`, which Finish hands to the library
   Object like_;
   OwnedTensor owned_;
+  Place place_;
 };
+
+// The class that hands out memory of regard's on a GPU: called with (array, device index, stream).
+void SetDeviceArrayType(PyObject* type);
 
 // A dtype as a Python caller names it: "bf16", "bfloat16", numpy.float32, numpy.dtype, torch.float16, ml_dtypes.bfloat16.
 DType DTypeOf(PyObject* object, const char* field);

@@ -2,6 +2,7 @@
 #include "python/src/tools.h"
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "src/cases/check.h"
 #include "src/cases/grid.h"
 #include "src/core/suggest.h"
+#include "src/cuda/driver/memory.h"
 
 namespace nb = nanobind;
 
@@ -30,10 +32,29 @@ namespace {
 
 constexpr Isa kIsas[] = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
-// This machine, or one whose best instruction set is `isa`.
-DeviceCaps CapsFor(const std::string& isa) {
-  DeviceCaps caps = DeviceCaps::Host();
+// "cpu", "cuda", "cuda:1", or a GPU by its product name, pretended.
+DeviceCaps DeviceByName(const std::string& name) {
+  if (name.empty() || name == "cpu") return DeviceCaps::Host();
+  if (name == "cuda") return DeviceCaps::Gpu(0);
+  if (name.starts_with("cuda:")) {
+    int index = 0;
+    const char *begin = name.data() + 5, *end = name.data() + name.size();
+    const auto [stop, error] = std::from_chars(begin, end, index);
+    if (error == std::errc() && stop == end && begin != end) return DeviceCaps::Gpu(index);
+    throw Error("device", name, "cuda:0, cuda:1 and so on");
+  }
+  try {
+    return DeviceCaps::Known(name);
+  } catch (const Error& e) {
+    throw Error("device", name, "cpu, cuda, cuda:N or " + e.expected());
+  }
+}
+
+// A device, or this CPU as one whose best instruction set is `isa`.
+DeviceCaps CapsFor(const std::string& isa, const std::string& device) {
+  DeviceCaps caps = DeviceByName(device);
   if (isa.empty()) return caps;
+  if (caps.gpu) throw Error("isa", isa, "none where device is a GPU");
   std::string known;
   for (const Isa best : kIsas) {
     known += (known.empty() ? "" : ", ") + std::string(Name(best));
@@ -49,10 +70,10 @@ DeviceCaps CapsFor(const std::string& isa) {
 }
 
 // (text, JSON) of the choice for a problem.
-nb::tuple Explain(const std::string& text, nb::handle kernel, const std::string& isa) {
+nb::tuple Explain(const std::string& text, nb::handle kernel, const std::string& isa, const std::string& device) {
   const Problem p = ParseProblem(text);
   Validate(p);
-  const DeviceCaps caps = CapsFor(isa);
+  const DeviceCaps caps = CapsFor(isa, device);
   const std::optional<KernelChoice> choice = ChoiceOf(kernel.is_none() ? nullptr : kernel.ptr());
   const Selection selection = choice ? Select(p, caps, *choice) : Select(p, caps);
   const Plan plan(p, selection, &CallerExecutor());
@@ -60,7 +81,7 @@ nb::tuple Explain(const std::string& text, nb::handle kernel, const std::string&
   return nb::make_tuple(words, json);
 }
 
-// The problem text of the call `name`(*positional, **named). Nothing runs.
+// (problem text, device) of the call `name`(*positional, **named). Nothing runs.
 nb::object ProblemText(const std::string& name, nb::tuple positional, nb::dict named) {
   std::vector<PyObject*> values;
   for (const nb::handle value : positional) values.push_back(value.ptr());
@@ -72,10 +93,11 @@ nb::object ProblemText(const std::string& name, nb::tuple positional, nb::dict n
   const nb::tuple keywords(names);
   PyObject* text = Guarded([&]() -> PyObject* {
     const auto count = static_cast<Py_ssize_t>(positional.size());
-    std::optional<Problem> p = ProblemOfCall(name, values.data(), count, keywords.ptr());
+    std::optional<CallProblem> p = ProblemOfCall(name, values.data(), count, keywords.ptr());
     if (!p) p = ProblemOfBackwardCall(name, values.data(), count, keywords.ptr());
     if (!p) throw UsageError("case", name, "a problem's text, a call of regard with its arguments, or tensors");
-    return PyUnicode_FromString(Print(*p).c_str());
+    const std::string device = p->device.type == DeviceType::kCpu ? "cpu" : NameOf(p->device);
+    return Py_BuildValue("(ss)", Print(p->problem).c_str(), device.c_str());
   });
   if (text == nullptr) throw nb::python_error();
   return nb::steal(text);
@@ -114,6 +136,38 @@ nb::list Kernels() {
                               nb::tuple(nb::cast(phases)), nb::tuple(nb::cast(dtypes))));
   }
   return rows;
+}
+
+// (name, compute capability, bytes of memory, why its kernels cannot be compiled) of every GPU.
+nb::list Gpus() {
+  nb::list gpus;
+  for (int index = 0; index < DeviceCaps::GpuCount(); ++index) {
+    const DeviceCaps& caps = DeviceCaps::Gpu(index);
+    const GpuCaps& gpu = *caps.gpu;
+    gpus.append(nb::make_tuple(caps.name, nb::make_tuple(gpu.sm / 10, gpu.sm % 10), gpu.memory_bytes, gpu.missing));
+  }
+  return gpus;
+}
+
+// Waits for the default stream of a GPU by its index, or for the current stream of a tensor on it; throws what kernels found.
+void CheckGpu(nb::handle object) {
+  Place place;
+  Holder holder;
+  if (nb::isinstance<nb::int_>(object)) {
+    place.device = {DeviceType::kCuda, static_cast<int>(IntOf(object.ptr(), "device"))};
+    static_cast<void>(DeviceCaps::Gpu(place.device.index));
+  } else {
+    ViewOf(object.ptr(), "tensor", Access::kRead, holder);
+    place = holder.place();
+  }
+  const nb::gil_scoped_release release;
+  CheckDevice(place.device, place.stream);
+}
+
+// Waits for a stream of a GPU.
+void WaitFor(int device, std::uintptr_t stream) {
+  const nb::gil_scoped_release release;
+  cuda::Synchronize(device, reinterpret_cast<cuda::Stream>(stream));
 }
 
 std::vector<const KernelInfo*> KernelsMatching(const std::string& pattern) {
@@ -171,10 +225,14 @@ nb::dict Check(const std::vector<std::string>& texts, const std::string& kernel,
 }  // namespace
 
 void AddTools(nb::module_& m) {
-  m.def("explain", &Explain, nb::arg("case"), nb::arg("kernel").none(), nb::arg("isa"));
+  m.def("explain", &Explain, nb::arg("case"), nb::arg("kernel").none(), nb::arg("isa"), nb::arg("device"));
   m.def("problem", &ProblemText, nb::arg("name"), nb::arg("args"), nb::arg("kwargs"));
   m.def("kernels", &Kernels);
   m.def("check", &Check, nb::arg("cases"), nb::arg("kernel"), nb::arg("quick"), nb::arg("cross"));
+  m.def("gpus", &Gpus);
+  m.def("check_device", &CheckGpu, nb::arg("device"));
+  m.def("wait", &WaitFor, nb::arg("device"), nb::arg("stream"));
+  m.def("set_device_array_type", [](nb::handle type) { SetDeviceArrayType(type.ptr()); });
   m.def("threads", [] { return CallerExecutor().threads(); });
   m.def("set_error_types", [](nb::handle error, nb::handle usage) { SetErrorTypes(error.ptr(), usage.ptr()); });
   m.def("set_choice_variable", [](nb::handle variable) { SetChoiceVariable(variable.ptr()); });

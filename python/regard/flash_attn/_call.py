@@ -14,6 +14,7 @@ from torch import Tensor
 
 import regard
 from regard import Error
+from regard.flash_attn import _dialect
 from regard.flash_attn._dialect import COMMON_NAMES, maybe_contiguous, renamed
 
 __all__ = [
@@ -60,7 +61,7 @@ def packed(x: Tensor, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
     if cu_seqlens is not None:
         return x, cu_seqlens
     batch, seqlen = x.shape[:2]
-    return x.flatten(0, 1), torch.arange(batch + 1, dtype=torch.int32) * seqlen
+    return x.flatten(0, 1), torch.arange(batch + 1, dtype=torch.int32, device=x.device) * seqlen
 
 
 def unpacked_lse(lse: Tensor, batch: int, seqlen: int) -> Tensor:
@@ -106,12 +107,15 @@ def _packed_call(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[list[Any]
     options = {**call.options, **call.paged}
     if call.cu_seqlens_q is None and options.get("qv") is not None:
         options["qv"] = options["qv"].flatten(0, 1)
+    if call.cu_seqlens_q is None:
+        options.update(_dialect.bounds(q, q.shape[1], None))
     return [flat_q, k, v, cu_q, cu_kv], options
 
 
 def maps(q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Tensor]:
     """The softmax before dropout, f32, and what dropout keeps, bool: (B, Hq, Sq, Skv) of the longest lengths."""
     tensors, options = _packed_call(q, k, v, call) if call.is_packed else ([q, k, v], call.options)
+    options = {name: value for name, value in options.items() if not name.startswith("max_seqlen")}
     try:
         return regard.attention_probabilities(*tensors, **options), regard.dropout_mask(*tensors, **options)
     except Error as error:
@@ -197,6 +201,6 @@ def _flat_target(x: Tensor, writes: list[tuple[Tensor, Tensor]]) -> Tensor:
     """x (B, S, H, D) as (B * S, H, D) to be written: a view, or a new tensor that `writes` copies back."""
     if x.is_contiguous():
         return x.view(-1, *x.shape[2:])
-    flat = torch.empty((x.shape[0] * x.shape[1], *x.shape[2:]), dtype=x.dtype)
+    flat = torch.empty((x.shape[0] * x.shape[1], *x.shape[2:]), dtype=x.dtype, device=x.device)
     writes.append((x, flat))
     return flat

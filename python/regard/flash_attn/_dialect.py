@@ -103,11 +103,17 @@ def float32(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.detach().to(torch.float32).contiguous()
 
 
-def lengths(x: int | Tensor | None, batch: int, whole: int, name: str) -> Tensor:
+def lengths(x: int | Tensor | None, batch: int, whole: int, name: str, device: torch.device) -> Tensor:
     """Lengths of B sequences, int32: a tensor, one number for all, or None for the whole of each."""
     if isinstance(x, Tensor) and x.ndim > 0:
         return int32(x, name)
-    return torch.full((batch,), whole if x is None else int(x), dtype=torch.int32)
+    return torch.full((batch,), whole if x is None else int(x), dtype=torch.int32, device=device)
+
+
+def bounds(like: Tensor, longest_q: int | None, longest_k: int | None) -> dict[str, int]:
+    """The longest lengths as options of a regard call, where tables lie on a GPU and no host call reads them."""
+    given = {"max_seqlen_q": longest_q, "max_seqlen_kv": longest_k}
+    return {name: int(longest) for name, longest in given.items() if longest is not None} if like.is_cuda else {}
 
 
 def rotary_table(x: Tensor | None, q: Tensor) -> Tensor | None:
@@ -140,13 +146,13 @@ def alibi_term(
     slopes = slopes.to(torch.float32)
     slopes = slopes if slopes.ndim == 2 else slopes.expand(batch, -1)
     if isinstance(seqlen_q, int):
-        p = torch.arange(seqlen_q) + (begin - seqlen_q)[:, None]
+        p = torch.arange(seqlen_q, device=begin.device) + (begin - seqlen_q)[:, None]
         return slopes[:, :, None] * p[:, None, :]
     cu = seqlen_q.to(torch.int64)
     used = cu.diff()
-    owner = torch.arange(batch).repeat_interleave(used)
-    p = torch.arange(owner.shape[0]) - cu[:-1][owner] + (begin - used)[owner]
-    term = torch.zeros((slopes.shape[1], rows if rows is not None else owner.shape[0]))
+    owner = torch.arange(batch, device=cu.device).repeat_interleave(used)
+    p = torch.arange(owner.shape[0], device=cu.device) - cu[:-1][owner] + (begin - used)[owner]
+    term = torch.zeros((slopes.shape[1], rows if rows is not None else owner.shape[0]), device=cu.device)
     term[:, : owner.shape[0]] = slopes[owner].T * p
     return term
 
@@ -166,11 +172,11 @@ def softmax_d(dout: Tensor, out: Tensor, cu_seqlens_q: Tensor | None) -> Tensor:
     delta = (dout.float() * out.float()).sum(-1)
     if cu_seqlens_q is None:
         batch, seqlen, heads = delta.shape
-        padded = torch.zeros((batch, heads, round_multiple(seqlen, 128)))
+        padded = torch.zeros((batch, heads, round_multiple(seqlen, 128)), device=delta.device)
         padded[:, :, :seqlen] = delta.transpose(1, 2)
         return padded
     cu = cu_seqlens_q.tolist()
-    padded = torch.zeros((delta.shape[1], delta.shape[0] + 128 * (len(cu) - 1)))
+    padded = torch.zeros((delta.shape[1], delta.shape[0] + 128 * (len(cu) - 1)), device=delta.device)
     for b, (begin, end) in enumerate(zip(cu, cu[1:])):
         padded[:, begin + 128 * b : end + 128 * b] = delta[begin:end].T
     return padded

@@ -21,7 +21,7 @@ _U64 = 0xFFFFFFFFFFFFFFFF
 
 def draw_rng_state() -> Tensor:
     """int64 (2): seed and offset from torch's default generator, which moves on; torch.manual_seed repeats them."""
-    return torch.randint(-(1 << 63), (1 << 63) - 1, (2,), dtype=torch.int64)
+    return torch.randint(-(1 << 63), (1 << 63) - 1, (2,), dtype=torch.int64, device="cpu")
 
 
 def dropout_options(dropout_p: float, rng_state: Tensor | None) -> dict[str, Any]:

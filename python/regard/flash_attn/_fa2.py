@@ -41,7 +41,7 @@ class Fa2Call:
             return given
         if call.cu_seqlens_kv is not None:
             return call.cu_seqlens_kv.diff()
-        return torch.full((q.shape[0],), k.shape[1], dtype=torch.int32)
+        return torch.full((q.shape[0],), k.shape[1], dtype=torch.int32, device=q.device)
 
     def lse_out(self, lse: Tensor, q: Tensor, k: Tensor) -> Tensor:
         """regard's lse in flash-attn's dialect."""
@@ -77,7 +77,7 @@ class Fa2Call:
         lengths_q = [q.shape[1]] * q.shape[0] if cu_q is None else cu_q.diff().tolist()
         pads = self.call.options.get("leftpad")
         rows, keys = (_dialect.round_multiple(n, 128) for n in (self.longest_q, self.longest_k))
-        result = torch.zeros((*probs.shape[:2], rows, keys), dtype=q.dtype)
+        result = torch.zeros((*probs.shape[:2], rows, keys), dtype=q.dtype, device=q.device)
         for b, (n, end) in enumerate(zip(lengths_q, self.lengths_k(q, k).tolist())):
             begin = 0 if pads is None else int(pads[b])
             if n > rows or end - begin > keys:
@@ -106,6 +106,7 @@ def varlen(
 ) -> Fa2Call:
     """The call of packed q (Tq, Hq, D) against packed k (Tk, Hkv, D), or against pages (n, page, Hkv, D)."""
     options = _dialect.mask_options(softmax_scale, causal, left, right, softcap)
+    options.update(_dialect.bounds(q, max_seqlen_q, max_seqlen_k))
     cu_q, cu_k = _dialect.int32(cu_seqlens_q, "cu_seqlens_q"), _dialect.int32(cu_seqlens_k, "cu_seqlens_k")
     seqused_k = _dialect.int32(seqused_k, "seqused_k")
     if leftpad_k is not None:

@@ -156,7 +156,7 @@ def _get_block_size_n(device: Any, head_dim: int, is_dropout: bool, is_causal: b
 def _states(q: Tensor, k: Tensor, v: Tensor, call: _fa2.Fa2Call, return_softmax: bool) -> States:
     q, k, v = q.detach(), k.detach(), v.detach()
     out, lse, probabilities = _fa2.run(q, k, v, call, return_softmax)
-    rng_state = torch.zeros(2, dtype=torch.int64) if call.rng_state is None else call.rng_state
+    rng_state = torch.zeros(2, dtype=torch.int64, device="cpu") if call.rng_state is None else call.rng_state
     return out, call.lse_out(lse, q, k), probabilities, rng_state
 
 

@@ -28,7 +28,7 @@ def build(
     softcap: float | None = 0.0, qv: Maybe = None, q_descale: Maybe = None, k_descale: Maybe = None,
     v_descale: Maybe = None, cu_seqlens_q: Maybe = None, cu_seqlens_k: Maybe = None, seqused_q: Maybe = None,
     seqused_k: Maybe = None, leftpad: Maybe = None, sink: Maybe = None, page_table: Maybe = None,
-    names: dict[str, str] = NAMES,
+    max_seqlen_q: int | None = None, max_seqlen_k: int | None = None, names: dict[str, str] = NAMES,
 ) -> Call:
     """The regard call of these arguments, without append; with page_table, seqused_k are the lengths."""
     options = _dialect.mask_options(softmax_scale, causal, left, right, softcap, chunk)
@@ -53,6 +53,9 @@ def build(
     elif seqused_k is not None:
         options["seqused_kv"] = _dialect.int32(seqused_k, "seqused_k")
     cu_q, cu_k = _dialect.int32(cu_seqlens_q, "cu_seqlens_q"), _dialect.int32(cu_seqlens_k, "cu_seqlens_k")
+    table = cu_q if cu_q is not None else cu_k
+    if table is not None:
+        options.update(_dialect.bounds(table, max_seqlen_q, max_seqlen_k))
     return Call(options, cu_q, cu_k, paged, names)
 
 
@@ -82,11 +85,11 @@ def run_cache(
     if rotary_cos is not None and k is None:
         raise Error("k", "None", "new keys, since rotary_cos is given")
     whole = k_cache.shape[1] * (1 if table is None else table.shape[1])
-    seqlens = _dialect.lengths(seqlens, batch, whole, "cache_seqlens")
+    seqlens = _dialect.lengths(seqlens, batch, whole, "cache_seqlens", q.device)
     index = _dialect.int32(kv_batch_idx, "cache_batch_idx")
     if cu_q is not None and table is None:
         # A dense cache is a paged one whose pages are its rows.
-        table = (torch.arange(batch, dtype=torch.int32) if index is None else index)[:, None].contiguous()
+        table = (torch.arange(batch, dtype=torch.int32, device=q.device) if index is None else index)[:, None].contiguous()
         index = None
     if index is not None:
         options["cache_batch_idx"] = index
@@ -131,7 +134,7 @@ class Attention(_call.AutogradFunction):
     @_call.once_differentiable
     def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
         q, k, v, out, lse, sink = ctx.saved_tensors
-        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         q, k, v = (_dialect.maybe_contiguous(x) for x in (q, k, v))
         dsink = _call.gradients(ctx, dout, dlse, q, k, v, out, lse, dq, dk, dv, sink)
         return dq, dk, dv, dsink, None

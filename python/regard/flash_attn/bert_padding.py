@@ -56,7 +56,7 @@ def unpad_input_for_concatenated_sequences(
     """
     _check_mask(hidden_states, attention_mask_in_length, "attention_mask_in_length")
     tokens = attention_mask_in_length.sum(-1)
-    present = torch.arange(attention_mask_in_length.shape[-1]) < tokens[:, None]
+    present = torch.arange(attention_mask_in_length.shape[-1], device=tokens.device) < tokens[:, None]
     lengths = attention_mask_in_length[attention_mask_in_length > 0]
     indices, cu_seqlens, longest = _packing(lengths.to(torch.int32), present)
     return hidden_states.flatten(0, 1).index_select(0, indices), indices, cu_seqlens, longest
@@ -69,7 +69,7 @@ def pad_input(hidden_states: Tensor, indices: Tensor, batch: int, seqlen: int) -
 
 def _packing(lengths: Tensor, present: Tensor) -> tuple[Tensor, Tensor, int]:
     indices = present.flatten().nonzero().flatten()
-    cu_seqlens = torch.zeros(lengths.shape[0] + 1, dtype=torch.int32)
+    cu_seqlens = torch.zeros(lengths.shape[0] + 1, dtype=torch.int32, device=lengths.device)
     cu_seqlens[1:] = lengths.cumsum(0)
     return indices, cu_seqlens, int(lengths.max()) if lengths.numel() else 0
 

@@ -1,8 +1,8 @@
 """flash_attn.flash_attn_interface, version 2: the public functions, and the private ones that other packages import.
 
-Arguments and results are flash-attn's; docs/flash_attn.md lists where regard differs and why. Tensors live on the CPU,
-in f32, f16 or bf16, any head dim up to 512. `deterministic` and `num_splits` change nothing: regard is deterministic
-always.
+Arguments and results are flash-attn's; docs/flash_attn.md lists where regard differs and why. Tensors live on the CPU
+or on one CUDA device, in f32, f16 or bf16, any head dim up to 512. `deterministic` and `num_splits` change nothing:
+regard is deterministic always.
 Bad arguments raise regard.Error, a ValueError with .field, .value and .expected.
 """
 
@@ -267,7 +267,7 @@ def flash_attn_with_kvcache(
     left, right = _dialect.window_pair(window_size)
     options = _dialect.mask_options(softmax_scale, causal, left, right, softcap)
     whole = k_cache.shape[1] * (1 if block_table is None else block_table.shape[1])
-    seqlens = _dialect.lengths(cache_seqlens, q.shape[0], whole, "cache_seqlens")
+    seqlens = _dialect.lengths(cache_seqlens, q.shape[0], whole, "cache_seqlens", q.device)
     if alibi_slopes is not None:
         alibi_slopes = options["alibi_slopes"] = alibi_slopes.detach().to(torch.float32).contiguous()
     if cache_leftpad is not None:

@@ -39,10 +39,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, out
               return_lse: bool = False, **options: Unpack[Options]) -> _Result:
     """Exact attention, differentiable in q, k, v, bias and sink, through out and lse.
 
-    q (B, Sq, Hq, D); k (B, Skv, Hkv, D); v (B, Skv, Hkv, Dv), f32, f16 or bf16 on the CPU. `options` are those of
+    q (B, Sq, Hq, D); k (B, Skv, Hkv, D); v (B, Skv, Hkv, Dv), f32, f16 or bf16, on the CPU or a CUDA device. `options` are those of
     `regard.attention` (scale, causal, window, chunk, softcap, alibi_slopes, bias, mask, sink, q_offset, dropout, ...),
     except that `seed` and `offset`, where not given, are drawn from torch's default generator: `torch.manual_seed`
-    repeats a call, and two calls differ. Under CPU autocast q, k and v are cast first.
+    repeats a call, and two calls differ. Under autocast q, k and v are cast first.
 
     Returns out (B, Sq, Hq, Dv), in q's type or `out_dtype` and in q's stride order, or (out, lse) with lse f32
     (B, Hq, Sq), natural logarithm. With `out`, the result is written there and no gradient is recorded.
@@ -87,7 +87,7 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
     """
     q, k_cache, v_cache = plain(q), plain(k_cache), plain(v_cache)
     k_new, v_new = None if k_new is None else plain(k_new), None if v_new is None else plain(v_new)
-    if autocast_type() is not None:
+    if autocast_type(q) is not None:
         dtype = k_cache.dtype if k_cache.dtype.itemsize > 1 else None
         q, k_new, v_new = cast(q, dtype), *(None if t is None else cast(t, dtype) for t in (k_new, v_new))
     cache = (k_new, v_new, cache_seqlens, cache_batch_idx, block_table, kv_indptr, kv_indices, kv_last_page_len,
@@ -96,7 +96,7 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
         result, lse = _call.with_kvcache(q, k_cache, v_cache, dict(zip(_ops.CACHE_NAMES, cache)), plain_call(options),
                                          out_dtype, out, return_lse)
     else:
-        _on_cpu(q)
+        _check_device(q)
         result, lse = torch.ops.regard.with_kvcache(q, k_cache, v_cache, *cache, *pack(**options), out_dtype)
         result = result if out is None else out.copy_(result)
     return (result, lse) if return_lse else result
@@ -104,7 +104,7 @@ def with_kvcache(q: Tensor, k_cache: Tensor, v_cache: Tensor, k_new: Tensor | No
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, options: Options,
             out: Tensor | None, out_dtype: torch.dtype | None, return_lse: bool) -> Any:
-    autocast = autocast_type()
+    autocast = autocast_type(q)
     if autocast is not None:
         q, k, v = (cast(t, autocast) for t in (q, k, v))
     if is_direct(q, k, v, options):
@@ -112,7 +112,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, packed: dict[str, Any] | None, opti
     elif out is None and not _has_pages(packed) and is_recordable(q, k, v, options, ("bias", "sink")):
         result, lse = _autograd.record(q, k, v, plain_call(options), packed, out_dtype)
     else:
-        _on_cpu(q)
+        _check_device(q)
         if packed is None:
             result, lse = torch.ops.regard.attention_forward(q, k, v, *pack(**options), out_dtype)
         else:
@@ -126,6 +126,6 @@ def _has_pages(packed: dict[str, Any] | None) -> bool:
     return packed is not None and (packed["block_table"] is not None or packed["kv_indptr"] is not None)
 
 
-def _on_cpu(q: Tensor) -> None:
-    if q.device.type not in ("cpu", "meta"):
-        raise error("q.device", q.device, "cpu")
+def _check_device(q: Tensor) -> None:
+    if q.device.type not in ("cpu", "cuda", "meta"):
+        raise error("q.device", q.device, "cpu or cuda")

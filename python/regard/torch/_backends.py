@@ -2,9 +2,9 @@
 
 | SDPBackend | regard's kernels |
 |---|---|
-| FLASH_ATTENTION | those of a vector instruction set: cpu.avx512_bf16, cpu.avx512, cpu.avx2, cpu.neon |
-| EFFICIENT_ATTENTION | cpu.scalar: the same tiles in portable C++ |
-| CUDNN_ATTENTION | cuda: kernels for NVIDIA GPUs |
+| FLASH_ATTENTION | those of a vector instruction set or of tensor cores: cpu.avx512_bf16, cpu.avx2, cuda.sm80, ... |
+| EFFICIENT_ATTENTION | cpu.scalar and cuda.generic: the same on plain arithmetic |
+| CUDNN_ATTENTION | cuda: all kernels for NVIDIA GPUs |
 | MATH | reference: plain f64 loops |
 | OVERRIDEABLE | every kernel, in regard's order |
 """
@@ -22,7 +22,8 @@ from ._error import error
 
 Backend = SDPBackend | str
 
-_PREFIXES = {SDPBackend.EFFICIENT_ATTENTION: ("cpu.scalar",), SDPBackend.CUDNN_ATTENTION: ("cuda",),
+_PLAIN = ("cpu.scalar", "cuda.generic")
+_PREFIXES = {SDPBackend.EFFICIENT_ATTENTION: _PLAIN, SDPBackend.CUDNN_ATTENTION: ("cuda",),
              SDPBackend.MATH: ("reference",)}
 _ORDER = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
@@ -35,7 +36,7 @@ def patterns_of(backend: Backend) -> tuple[str, ...]:
     if isinstance(backend, str):
         return (backend,)
     if backend == SDPBackend.FLASH_ATTENTION:
-        return _vector_kernels()
+        return _fast_kernels()
     if backend == SDPBackend.OVERRIDEABLE:
         return tuple(dict.fromkeys(name.split(".")[0] for name in kernel_names()))
     if backend in _PREFIXES:
@@ -49,9 +50,10 @@ def kernel_names() -> list[str]:
     return [kernel.name for kernel in regard.list_kernels()]
 
 
-def _vector_kernels() -> tuple[str, ...]:
-    prefixes = dict.fromkeys(".".join(name.split(".")[:2]) for name in kernel_names() if name.startswith("cpu."))
-    return tuple(prefix for prefix in prefixes if prefix != "cpu.scalar")
+def _fast_kernels() -> tuple[str, ...]:
+    names = [name for name in kernel_names() if name.startswith(("cpu.", "cuda."))]
+    prefixes = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    return tuple(prefix for prefix in prefixes if prefix not in _PLAIN)
 
 
 def name_of(backend: Backend) -> str:

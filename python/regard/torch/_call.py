@@ -1,4 +1,4 @@
-"""The one place from which torch tensors reach the library: forward, cache and backward, on plain CPU tensors.
+"""The one place from which torch tensors reach the library: forward, cache and backward, on plain tensors of one device.
 
 Results are allocated here, in the stride order of what they belong to: out in q's, a gradient in its tensor's. So a
 (B, H, S, D) caller that passes transposed views gets views of the same memory order back, without a copy.
@@ -39,7 +39,11 @@ def _spread_offset(call: dict[str, Any], q: Tensor, cu_seqlens_q: Tensor | None)
     """One q_offset for all sequences becomes one for each."""
     offset = call.get("q_offset")
     if isinstance(offset, int):
-        call["q_offset"] = _offsets(q.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1, offset)
+        batch = q.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1
+        if q.is_cuda:  # made in the order of the current stream, so that it is not for another call
+            call["q_offset"] = torch.full((batch,), offset, dtype=torch.int32, device=q.device)
+        else:
+            call["q_offset"] = _offsets(batch, offset)
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,8 +156,9 @@ def _log_backward(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor | None, 
 
 
 def backward_kernels(patterns: Sequence[str]) -> list[str]:
-    """The kernels of a backward whose forward was asked for `patterns`: the same instruction sets, any phase."""
-    return list(dict.fromkeys(".".join(p.split(".")[:_ISA_PARTS]) for p in patterns))
+    """The kernels of a backward whose forward was asked for `patterns`: the same instruction sets, any phase. On a GPU any:
+    gradients are computed on CUDA cores, whatever computed the forward."""
+    return list(dict.fromkeys("cuda" if p.startswith("cuda.") else ".".join(p.split(".")[:_ISA_PARTS]) for p in patterns))
 
 
 def _or_empty(t: Tensor | None, like: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ mode, and C++ callers stay with torch.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import CausalBias
 
+import regard
+
 from . import _log
 from ._error import error
+from ._mode import autocast_type
 from ._sdpa import scaled_dot_product_attention
 
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -29,10 +33,10 @@ _torchs_own: Any = None  # torch's function while ours stands in its place
 def install() -> None:
     """Routes F.scaled_dot_product_attention to regard; a second call changes nothing. `uninstall` undoes it.
 
-    A call goes on to torch's own function where regard cannot stand in: tensors not on the CPU, types other than f32,
-    f16 and bf16, head dims above 512, nested tensors and tensor subclasses, and inside torch's own
-    `torch.nn.attention.sdpa_kernel` contexts that enable neither FLASH_ATTENTION nor OVERRIDEABLE. `log_dispatch` shows
-    which way each call went, and why.
+    A call goes on to torch's own function where regard cannot stand in: tensors on a device that regard has no
+    kernels for, or on several, types other than f32, f16 and bf16, head dims above 512, nested tensors and tensor
+    subclasses, and inside torch's own `torch.nn.attention.sdpa_kernel` contexts that enable neither FLASH_ATTENTION nor
+    OVERRIDEABLE. `log_dispatch` shows which way each call went, and why.
     """
     global _torchs_own
     if _torchs_own is None:
@@ -74,6 +78,14 @@ def routed(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None =
     return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
 
+@torch.compiler.assume_constant_result
+@functools.lru_cache(maxsize=64)
+def _missing(index: int) -> str:
+    """Why regard cannot compute on a GPU; empty: it can."""
+    gpus = regard.gpus()
+    return gpus[index].missing if index < len(gpus) else "no such GPU is known to the driver that regard found"
+
+
 def why_torch(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> str | None:
     """Why a call of F.scaled_dot_product_attention is left to torch; None where regard computes it."""
     if not (torch._C._get_flash_sdp_enabled() or _overrideable_enabled()):
@@ -85,13 +97,17 @@ def why_torch(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
             return f"{name} is a {type(t).__name__}"
         if t.is_nested:
             return f"{name} is nested"
-        if t.device.type not in ("cpu", "meta"):
+        if t.device != query.device and not isinstance(t, CausalBias):
+            return f"{name} is on {t.device}, query on {query.device}"
+        if t.is_cuda and (missing := _missing(t.device.index)):
+            return f"{name} is on {t.device}: {missing}"
+        if t.device.type not in ("cpu", "cuda", "meta"):
             return f"{name} is on {t.device}"
     for name, t in (("query", query), ("key", key), ("value", value)):
         if t.dtype not in _TYPES:
             return f"{name} is {str(t.dtype).removeprefix('torch.')}"
         if t.shape[-1] > _HEAD_DIM_LIMIT:
             return f"{name} has a head dim of {t.shape[-1]}, above {_HEAD_DIM_LIMIT}"
-    if not query.dtype == key.dtype == value.dtype and not torch.is_autocast_enabled("cpu"):
+    if not query.dtype == key.dtype == value.dtype and autocast_type(query) is None:
         return "query, key and value have different types"
     return None

@@ -42,7 +42,7 @@ def forward(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
 def backward(function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     """Logs the backward of such a call."""
     problem = regard.explain(function, *args, **{**kwargs, "kernel": None}).problem
-    _write(regard.explain(f"backward {problem.partition(' ')[2]}", kernel=kwargs.get("kernel")))
+    _write(regard.explain(f"backward {problem.partition(' ')[2]}", kernel=kwargs.get("kernel"), device=str(args[0].device)))
 
 
 def left_to_torch(reason: str) -> None:

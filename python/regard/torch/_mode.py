@@ -29,15 +29,16 @@ def is_watched() -> bool:
 
 
 def is_direct(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> bool:
-    """True where an op would only be forwarded to its CPU kernel: nothing watches, and no gradient is wanted."""
+    """True where an op would only be forwarded to its kernel: nothing watches, and no gradient is wanted."""
     if is_watched():
         return False
     grad = torch.is_grad_enabled()
     for t in (q, k, v):
-        if type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu:
+        if type(t) not in _PLAIN or (grad and t.requires_grad) or not (t.is_cpu or t.is_cuda):
             return False
     for t in options.values():
-        if isinstance(t, Tensor) and (type(t) not in _PLAIN or (grad and t.requires_grad) or not t.is_cpu):
+        if isinstance(t, Tensor) and (type(t) not in _PLAIN or (grad and t.requires_grad)
+                                      or not (t.is_cpu or t.is_cuda)):
             return False
     return True
 
@@ -47,10 +48,10 @@ def is_recordable(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any], w
     if is_watched():
         return False
     for t in (q, k, v):
-        if type(t) not in _PLAIN or not t.is_cpu:
+        if type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda):
             return False
     for name, t in options.items():
-        if isinstance(t, Tensor) and (type(t) not in _PLAIN or not t.is_cpu
+        if isinstance(t, Tensor) and (type(t) not in _PLAIN or not (t.is_cpu or t.is_cuda)
                                       or (t.requires_grad and name not in with_gradient)):
             return False
     return True
@@ -66,9 +67,10 @@ def plain(t: Tensor) -> Tensor:
     return t.detach() if t.requires_grad or inside_func() else t
 
 
-def autocast_type() -> torch.dtype | None:
-    """The type that CPU autocast gives q, k and v; None outside autocast."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+def autocast_type(q: Tensor) -> torch.dtype | None:
+    """The type that autocast of q's device gives q, k and v; None outside autocast."""
+    device = "cuda" if q.is_cuda else "cpu"
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def cast(t: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The custom ops of torch.ops.regard: schemas, CPU kernels, fake kernels. Gradients are in _autograd, vmap in _vmap.
+"""The custom ops of torch.ops.regard: schemas, kernels for CPU and CUDA, fake kernels. Gradients are in _autograd, vmap in _vmap.
 
     attention_forward(q, k, v, options, out_dtype) -> (out, lse)
     varlen_forward(q, k, v, packed, options, out_dtype) -> (out, lse)
@@ -108,7 +108,8 @@ def _with_kvcache_fake(q: Tensor, k_cache: Tensor, v_cache: Tensor, *rest: Any) 
 
 def _define(name: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> None:
     lib.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order))
-    lib.impl(name, kernel, "CPU")
+    for key in ("CPU", "CUDA"):
+        lib.impl(name, kernel, key)
     torch.library.register_fake(f"regard::{name}", fake, lib=lib)
 
 

@@ -39,6 +39,8 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("dropout", "float"),
     ("invariance", "str"),
     ("kernel", "str?"),
+    ("max_seqlen_q", "SymInt?"),
+    ("max_seqlen_kv", "SymInt?"),
 )
 NAMES: tuple[str, ...] = tuple(name for name, _ in OPTIONS)
 SCHEMA: str = ", ".join(f"{kind} {name}" for name, kind in OPTIONS)
@@ -67,7 +69,8 @@ class Options(TypedDict, total=False):
     """What attention, varlen_attention and with_kvcache take besides their tensors; docs/semantics.md has the meaning.
 
     alibi_slopes f32 (Hq) or (B, Hq); bias and mask (B | 1, Hq | 1, Sq | 1, Skv | 1); sink (Hq); qv as q with Dv;
-    leftpad, seqused_q, seqused_kv int32 (B); q_offset int32 (B), or one number for all; descales f32 (B, Hkv).
+    leftpad, seqused_q, seqused_kv int32 (B); q_offset int32 (B), or one number for all; descales f32 (B, Hkv);
+    max_seqlen_q and max_seqlen_kv bound lengths that lie on a GPU, where no call reads them.
     """
 
     scale: float | None
@@ -92,6 +95,8 @@ class Options(TypedDict, total=False):
     offset: int | None
     invariance: str
     kernel: str | Sequence[str] | None
+    max_seqlen_q: int | None
+    max_seqlen_kv: int | None
 
 
 def pack(*, scale: float | None = None, causal: bool = False,
@@ -101,7 +106,8 @@ def pack(*, scale: float | None = None, causal: bool = False,
          q_offset: Tensor | int | None = None, seqused_q: Tensor | None = None, seqused_kv: Tensor | None = None,
          q_descale: Tensor | None = None, k_descale: Tensor | None = None, v_descale: Tensor | None = None,
          dropout: float = 0.0, seed: int | None = None, offset: int | None = None, invariance: str = "full",
-         kernel: str | Sequence[str] | None = None) -> tuple[Any, ...]:
+         kernel: str | Sequence[str] | None = None, max_seqlen_q: int | None = None,
+         max_seqlen_kv: int | None = None) -> tuple[Any, ...]:
     """The keyword arguments of a call as the tuple that the ops take. Draws the dropout seed where none is given."""
     left, right = (None, None) if window is None else _window(window)
     per_sequence = isinstance(q_offset, Tensor)
@@ -110,7 +116,7 @@ def pack(*, scale: float | None = None, causal: bool = False,
     return (alibi_slopes, bias, mask, sink, qv, leftpad, q_offset if per_sequence else None, seqused_q, seqused_kv,
             q_descale, k_descale, v_descale, rng_state(dropout, seed, offset), None if scale is None else float(scale),
             bool(causal), left, right, chunk, float(softcap), None if per_sequence else q_offset, float(dropout),
-            invariance, kernel)
+            invariance, kernel, max_seqlen_q, max_seqlen_kv)
 
 
 def _window(window: Sequence[int | None]) -> tuple[int | None, int | None]:

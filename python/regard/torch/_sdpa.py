@@ -22,7 +22,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
                                  enable_gqa: bool = False) -> Tensor:
     """torch.nn.functional.scaled_dot_product_attention, computed by regard.
 
-    query (..., Hq, L, E); key (..., Hkv, S, E); value (..., Hkv, S, Ev); f32, f16 or bf16 on the CPU. Leading dims and,
+    query (..., Hq, L, E); key (..., Hkv, S, E); value (..., Hkv, S, Ev); f32, f16 or bf16, on the CPU or CUDA. Leading dims and,
     where one side has a single head, heads broadcast; with enable_gqa Hq may be a multiple of Hkv. attn_mask: bool
     (True attends) or float (added; may require grad), 2 to as many dims as the scores (..., Hq, L, S), broadcast; or a
     torch.nn.attention.bias.CausalBias. dropout_p always drops, as torch's does; its seed comes from torch's default
@@ -54,7 +54,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         options["mask" if attn_mask.dtype == torch.bool else "bias"] = attn_mask
     if is_causal:
         options["causal"] = True
-        if not bottom_right:
+        # Where the lengths agree both alignments are one; on a GPU the offsets would be a tensor to fill.
+        if not (bottom_right or (query.is_cuda and query.shape[-2] == key.shape[-2])):
             options["q_offset"] = 0
     if scale is not None:
         options["scale"] = scale
@@ -62,7 +63,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         options["dropout"] = dropout_p
     if _backends.current is not None:
         options["kernel"] = _backends.current
-    if plain and not _log.enabled and autocast_type() is None and "kernel" not in options:
+    if plain and not _log.enabled and autocast_type(q) is None and "kernel" not in options:
         if is_direct(q, k, v, options):
             return _call.forward_heads_first(q, k, v, plain_call(options))
     out = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), **options).transpose(1, 2)

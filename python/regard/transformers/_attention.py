@@ -21,10 +21,12 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
               dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None,
               softcap: float | None = None, s_aux: Tensor | None = None, position_bias: Tensor | None = None,
               cu_seq_lens_q: Tensor | None = None, cu_seq_lens_k: Tensor | None = None,
-              sliding_window: int | None = None, **kwargs: Any) -> tuple[Tensor, None]:
+              max_length_q: int | None = None, max_length_k: int | None = None, sliding_window: int | None = None,
+              **kwargs: Any) -> tuple[Tensor, None]:
     """Attention as transformers' models call it, differentiable and compilable.
 
-    query (B, Hq, Sq, D); key (B, Hkv, Skv, D); value (B, Hkv, Skv, Dv), f32, f16 or bf16 on the CPU, any strides.
+    query (B, Hq, Sq, D); key (B, Hkv, Skv, D); value (B, Hkv, Skv, Dv), f32, f16 or bf16 on the CPU or a CUDA device, any
+    strides.
     attention_mask: a `Mask`, a bool tensor (True attends) or one to be added, (B | 1, Hq | 1, Sq | 1, Skv | 1); None
     means causal from the top left where the module is causal and Sq > 1, else nothing. s_aux (Hq) are sinks,
     position_bias (B | 1, Hq | 1, Sq | 1, Skv | 1) is added. With cu_seq_lens_q and cu_seq_lens_k int32 (n + 1) and no
@@ -55,6 +57,8 @@ def attention(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor
             options["window"] = (None if sliding_window is None else sliding_window - 1, None)
         elif sliding_window is not None:
             options["window"] = (sliding_window, sliding_window)
+        if query.is_cuda:  # where no call reads the lengths
+            options["max_seqlen_q"], options["max_seqlen_kv"] = max_length_q, max_length_k
         return _packed(query, key, value, cu_seq_lens_q, cu_seq_lens_k, options), None
     if isinstance(attention_mask, Mask):
         starts = attention_mask.cu_seqlens if attention_mask.elements is None else None

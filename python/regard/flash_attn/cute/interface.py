@@ -108,10 +108,11 @@ def flash_attn_varlen_func(
     if page_table is not None:
         if cu_seqlens_k is not None:
             raise Error("cu_seqlens_k", "given", "None where page_table is given: seqused_k holds the lengths")
-        seqused_k = _dialect.lengths(seqused_k, page_table.shape[0], k.shape[1] * page_table.shape[1], "seqused_k")
+        seqused_k = _dialect.lengths(seqused_k, page_table.shape[0], k.shape[1] * page_table.shape[1], "seqused_k",
+                                      q.device)
     return _finish(q, k, v, qv, learnable_sink, return_lse, window_size, softmax_scale=softmax_scale, causal=causal,
                    softcap=softcap, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
-                   seqused_k=seqused_k, page_table=page_table)
+                   seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, page_table=page_table)
 
 
 def _finish(

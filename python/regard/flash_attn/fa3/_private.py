@@ -55,11 +55,12 @@ def _flash_attn_forward(
         q, k, v, k_new, v_new, out=out_, cu_seqlens_k_new=cu_seqlens_k_new, kv_batch_idx=kv_batch_idx,
         rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=seqlens_rotary,
         rotary_interleaved=rotary_interleaved, page_table=page_table, seqused_k=seqused_k, sink=s_aux,
-        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, leftpad=leftpad_k, qv=qv,
+        cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q, max_seqlen_q=max_seqlen_q,
+        max_seqlen_k=max_seqlen_k, leftpad=leftpad_k, qv=qv,
         softmax_scale=softmax_scale, causal=causal, left=window_size_left, right=window_size_right,
         chunk=attention_chunk, softcap=softcap, q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
     )
-    return out, lse, torch.empty(0), torch.empty(0)
+    return out, lse, q.new_empty(0, dtype=torch.float32), q.new_empty(0, dtype=torch.float32)
 
 
 def forward(
@@ -76,7 +77,7 @@ def forward(
                 raise Error("cu_seqlens_k", "given", f"None where {name} is given: seqused_k holds the lengths")
     if page_table is not None and options.get("seqused_k") is None:
         batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
-        options["seqused_k"] = _dialect.lengths(None, batch, k.shape[1] * page_table.shape[1], "seqused_k")
+        options["seqused_k"] = _dialect.lengths(None, batch, k.shape[1] * page_table.shape[1], "seqused_k", q.device)
     if (sink := options.get("sink")) is not None:
         options["sink"] = _fa3.sink_for(q, sink)
     call = _fa3.build(**options)
@@ -126,6 +127,7 @@ def _flash_attn_backward(
     call = _fa3.build(
         softmax_scale=softmax_scale, causal=is_causal, left=window_size_left, right=window_size_right, softcap=softcap,
         cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=sequed_q, seqused_k=sequed_k,
+        max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k,
     )
     targets = [torch.empty_like(x) if d is None else d for d, x in ((dq, q), (dk, k), (dv, v))]
     lse = torch.where(torch.isposinf(softmax_lse), torch.finfo(torch.float32).max, softmax_lse.float())

@@ -200,7 +200,7 @@ def flash_attn_with_kvcache(
             raise Error(name, f"last stride {cache.stride(-1)}", "a contiguous last dim, since it is written in place")
     batch = q.shape[0] if cu_seqlens_q is None else cu_seqlens_q.shape[0] - 1
     if cache_seqlens is not None:
-        cache_seqlens = _dialect.lengths(cache_seqlens, batch, 0, "cache_seqlens")
+        cache_seqlens = _dialect.lengths(cache_seqlens, batch, 0, "cache_seqlens", q.device)
     out, lse = forward(
         q, k_cache, v_cache, k, v, cu_seqlens_k_new=cu_seqlens_k_new, kv_batch_idx=cache_batch_idx,
         rotary_cos=rotary_cos, rotary_sin=rotary_sin, rotary_seqlens=rotary_seqlens,
@@ -209,7 +209,7 @@ def flash_attn_with_kvcache(
         k_descale=k_descale, v_descale=v_descale, softmax_scale=softmax_scale, causal=causal, left=left, right=right,
         chunk=attention_chunk, softcap=softcap, sink=s_aux, names=_fa3.CACHE_NAMES,
     )
-    return (out, lse, torch.empty(0), torch.empty(0)) if return_softmax_lse else out
+    return (out, lse, q.new_empty(0, dtype=torch.float32), q.new_empty(0, dtype=torch.float32)) if return_softmax_lse else out
 
 
 def get_scheduler_metadata(
@@ -241,4 +241,4 @@ def get_scheduler_metadata(
         raise Error("num_heads_q", str(num_heads_q), f"a multiple of num_heads_kv {num_heads_kv}")
     if cache_seqlens.shape != (batch_size,):
         raise Error("cache_seqlens", str(tuple(cache_seqlens.shape)), f"shape ({batch_size},)")
-    return torch.zeros(batch_size + 1, dtype=torch.int32)
+    return torch.zeros(batch_size + 1, dtype=torch.int32, device=cache_seqlens.device)

@@ -194,19 +194,20 @@ class RotaryEmbedding(torch.nn.Module):
 
     def _update_cos_sin_cache(self, seqlen: int, device: Any = None, dtype: torch.dtype | None = None) -> None:
         cached = self._cos_cached
-        if cached is not None and seqlen <= self._seq_len_cached and cached.dtype == dtype and not (
+        same_device = cached is not None and (device is None or cached.device == torch.device(device))
+        if cached is not None and same_device and seqlen <= self._seq_len_cached and cached.dtype == dtype and not (
             self.training and cached.is_inference()
         ):
             return
         self._seq_len_cached = seqlen
         # The buffers may have been cast with the model: the angles need f32.
-        even = torch.arange(0, self.dim, 2, dtype=torch.float32)
-        angles = torch.outer(torch.arange(seqlen, dtype=torch.float32), self.base ** (-even / self.dim))
+        even = torch.arange(0, self.dim, 2, dtype=torch.float32, device=device)
+        angles = torch.outer(torch.arange(seqlen, dtype=torch.float32, device=device), self.base ** (-even / self.dim))
         cos, sin = angles.cos(), angles.sin()
         if self.scale_base is None:
             self._cos_cached, self._sin_cached = cos.to(dtype), sin.to(dtype)
             return
-        power = (torch.arange(seqlen, dtype=torch.float32) - seqlen // 2) / self.scale_base
+        power = (torch.arange(seqlen, dtype=torch.float32, device=device) - seqlen // 2) / self.scale_base
         scale = ((even + 0.4 * self.dim) / (1.4 * self.dim)) ** power[:, None]
         self._cos_cached, self._sin_cached = (cos * scale).to(dtype), (sin * scale).to(dtype)
         self._cos_k_cached, self._sin_k_cached = (cos / scale).to(dtype), (sin / scale).to(dtype)

@@ -61,9 +61,9 @@ def _halves(half: int, interleaved: bool) -> tuple[slice, slice]:
 def _positions(x: Tensor, offsets: int | Tensor, cu_seqlens: Tensor | None) -> Tensor:
     """(S,) or (B, S) for a batch, (tokens,) for packed x; tokens past the last sequence have none."""
     if cu_seqlens is None:
-        t = torch.arange(x.shape[1])
+        t = torch.arange(x.shape[1], device=x.device)
         return t + (offsets.to(torch.int64)[:, None] if isinstance(offsets, Tensor) else offsets)
     cu = cu_seqlens.to(torch.int64)
-    owner = torch.arange(cu.shape[0] - 1).repeat_interleave(cu.diff())
-    t = torch.arange(owner.shape[0]) - cu[:-1][owner]
+    owner = torch.arange(cu.shape[0] - 1, device=x.device).repeat_interleave(cu.diff())
+    t = torch.arange(owner.shape[0], device=x.device) - cu[:-1][owner]
     return t + (offsets.to(torch.int64)[owner] if isinstance(offsets, Tensor) else offsets)
