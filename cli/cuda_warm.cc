@@ -145,7 +145,7 @@ void PrintJobs(const std::vector<Job>& jobs, double seconds, bool json) {
                        {"origin", origin},
                        {"seconds", job.result.seconds},
                        {"bytes", job.result.cubin->size()}});
-    table.Row({job.instance.name, job.arch.Name(), origin, fmt::format("{:.3f}", job.result.seconds),
+    table.Row({job.instance.name, job.arch.Name(), origin, fmt::format("{:.4f}", job.result.seconds),
                fmt::format("{}", job.result.cubin->size())});
   }
   if (json) {

@@ -1,6 +1,5 @@
 #include "cli/kernel_compile.h"
 
-#include <fnmatch.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -124,12 +123,7 @@ void AddResources(const CompileJob& job, const cuda::Compiled& compiled, KernelR
   if (!spills) throw Error("cuda.compile", report->name, "a log that says how much is spilled");
   report->spill_store_bytes = spills->store_bytes;
   report->spill_load_bytes = spills->load_bytes;
-  for (const KnownSpill& known : KnownSpills()) {
-    if ((known.sm == 0 || known.sm == job.arch.sm) && spills->bytes() <= known.bytes && spills->bytes() > 0 &&
-        fnmatch(known.pattern, report->name.c_str(), 0) == 0) {
-      report->known_spill = known.reason;
-    }
-  }
+  report->known_spill = SpillReason(KnownSpills(), report->name, job.arch.sm, spills->bytes());
   const auto limits = cuda::LimitsOf(job.arch.sm);
   if (!limits || report->threads == 0) return;
   const cuda::Occupancy occupancy = cuda::OccupancyOf(

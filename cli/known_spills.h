@@ -1,7 +1,10 @@
 // Kernels that may spill registers to memory, each with its reason. Any other that does fails `regard cuda compile`.
 #pragma once
 
+#include <fnmatch.h>
+
 #include <span>
+#include <string>
 
 namespace regard::cli {
 
@@ -13,5 +16,14 @@ struct KnownSpill {
 };
 
 inline std::span<const KnownSpill> KnownSpills() { return {}; }
+
+// Why a kernel may spill so many bytes; "" where nothing is listed, or nothing is spilled.
+inline std::string SpillReason(std::span<const KnownSpill> known, const std::string& kernel, int sm, unsigned bytes) {
+  for (const KnownSpill& spill : known) {
+    const bool matches = (spill.sm == 0 || spill.sm == sm) && fnmatch(spill.pattern, kernel.c_str(), 0) == 0;
+    if (matches && bytes > 0 && bytes <= spill.bytes) return spill.reason;
+  }
+  return {};
+}
 
 }  // namespace regard::cli

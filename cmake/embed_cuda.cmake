@@ -8,7 +8,7 @@ if(NOT CMAKE_SCRIPT_MODE_FILE)
     list(SORT files)
     # The names are part of what the output depends on: a file that goes changes this list, and with it the output.
     string(REPLACE ";" "\n" names "${files}")
-    file(CONFIGURE OUTPUT ${output}.files CONTENT "${names}\n" @ONLY)
+    file(GENERATE OUTPUT ${output}.files CONTENT "${names}\n")
     add_custom_command(OUTPUT ${output}
       COMMAND ${CMAKE_COMMAND} -DOUTPUT=${output} -DFOLDER=${folder} -DFUNCTION=${function} -P ${REGARD_EMBED_SCRIPT}
       DEPENDS ${files} ${output}.files ${REGARD_EMBED_SCRIPT}

@@ -1,4 +1,5 @@
 // The module cache: what is found again, what is not, damage, limits, folders that refuse, and many at once.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "src/cuda/driver/disk_cache.h"
+#include "src/cuda/driver/hash.h"
 #include "src/cuda/driver/module_cache.h"
 #include "tests/cuda/support.h"
 
@@ -193,6 +195,68 @@ TEST(DiskCache, ManyProcessesShareAFolder) {
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   }
   for (const auto& entry : fs::directory_iterator(folder / "cache")) EXPECT_EQ(entry.path().extension(), ".cubin");
+}
+
+TEST(DiskCache, ATurnIsHeldByOneAtATimeAndPassesOnWithTheEntryOrTheHoldersEnd) {
+  using std::chrono::milliseconds;
+  const TemporaryFolder folder;
+  DiskCache cache(folder / "cache", kPlenty);
+  const CacheKey key{"key"}, other{"other"};
+  // Whether a turn is there to be had without waiting: a lock of this process's own would not tell.
+  const auto free = [&](const CacheKey& k) {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = static_cast<off_t>(Fnv64(k.text) % (1 << 20));
+    lock.l_len = 1;
+    const int file = open((folder / "cache/turns.lock").c_str(), O_RDWR);
+    const bool got = file >= 0 && fcntl(file, F_OFD_SETLK, &lock) == 0;
+    close(file);
+    return got;
+  };
+  {
+    const DiskCache::Turn turn = cache.TakeTurn(key, milliseconds(0));
+    EXPECT_FALSE(free(key));
+    EXPECT_TRUE(free(other));
+    const DiskCache::Turn impatient = cache.TakeTurn(key, milliseconds(0));  // goes ahead without it
+    ASSERT_TRUE(cache.Store(key, kCubin));
+    const DiskCache::Turn finds_it_done = cache.TakeTurn(key, std::chrono::hours(1));
+  }
+  EXPECT_TRUE(free(key));
+  DiskCache none("", kPlenty);
+  const DiskCache::Turn nothing = none.TakeTurn(key, std::chrono::hours(1));
+}
+
+// Each child counts its compiles; they start together with an empty cache.
+TEST(ModuleCache, ProcessesThatStartTogetherCompileAKernelOnce) {
+  REGARD_NEEDS_NVRTC();
+  const TemporaryFolder folder;
+  int start[2];
+  ASSERT_EQ(pipe(start), 0);
+  std::vector<pid_t> children;
+  for (int child = 0; child < 4; ++child) {
+    const pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+      close(start[1]);
+      char byte = 0;
+      if (read(start[0], &byte, 1) != 0) _exit(2);  // returns when the parent closes its end
+      DiskCache disk(folder / "cache", kPlenty);
+      ModuleCache cache(RealNvrtc(), disk);
+      _exit(cache.Get(Toy(), 80).origin == CubinOrigin::kCompiled ? 1 : 0);
+    }
+    children.push_back(pid);
+  }
+  close(start[0]);
+  close(start[1]);
+  int compiles = 0;
+  for (const pid_t pid : children) {
+    int status = 0;
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    ASSERT_TRUE(WIFEXITED(status));
+    compiles += WEXITSTATUS(status);
+  }
+  EXPECT_EQ(compiles, 1);
 }
 
 TEST(ModuleCache, KeyChangesWithEverythingThatTheCodeDependsOn) {

@@ -74,7 +74,8 @@ class Block {
   void ShuffleOrder();
   std::string Whereabouts(const Warp& warp) const;
   [[noreturn]] void FailDivergent(int w, Site site);
-  void Check(SharedShadow::Verdict verdict, const SharedShadow::Conflict& conflict, bool write, Site site);
+  [[noreturn]] void Report(SharedShadow::Verdict verdict, const SharedShadow::Conflict& conflict, bool write,
+                           Site site);
   void CheckShared(std::int64_t offset, std::uint32_t bytes, Site site);
   void LoadMatrices(const Arrival* arrivals, Collective kind);
 

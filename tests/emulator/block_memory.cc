@@ -7,21 +7,21 @@
 
 namespace regard::emulator {
 
-void Block::CheckShared(std::int64_t offset, std::uint32_t bytes, Site site) {
+using Verdict = SharedShadow::Verdict;
+
+inline void Block::CheckShared(std::int64_t offset, std::uint32_t bytes, Site site) {
   if (offset < 0 || offset + bytes > static_cast<std::int64_t>(shared_.size())) {
     Fail(Finding::kSharedBounds, site,
          std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of the block's " +
              std::to_string(shared_.size()));
   }
-  if (offset % bytes != 0) {
+  if ((offset & (bytes - 1)) != 0) {
     Fail(Finding::kMisaligned, site,
          std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " of shared memory");
   }
 }
 
-void Block::Check(SharedShadow::Verdict verdict, const SharedShadow::Conflict& conflict, bool write, Site site) {
-  using Verdict = SharedShadow::Verdict;
-  if (verdict == Verdict::kFine) return;
+void Block::Report(SharedShadow::Verdict verdict, const SharedShadow::Conflict& conflict, bool write, Site site) {
   const std::string at = "byte " + std::to_string(conflict.byte) + " of shared memory";
   const std::string other = conflict.other < 0 ? "several threads" : "thread " + std::to_string(conflict.other);
   switch (verdict) {
@@ -39,15 +39,22 @@ void Block::Check(SharedShadow::Verdict verdict, const SharedShadow::Conflict& c
   }
 }
 
-std::byte* Block::Shared(std::int64_t offset, std::uint32_t bytes, bool write, Site site) {
+inline std::byte* Block::Shared(std::int64_t offset, std::uint32_t bytes, bool write, Site site) {
   CheckShared(offset, bytes, site);
   const auto at = static_cast<std::uint32_t>(offset);
   SharedShadow::Conflict conflict;
-  Check(
-      write ? shadow_.Write(at, bytes, position.thread, conflict) : shadow_.Read(at, bytes, position.thread, conflict),
-      conflict, write, site);
+  const Verdict verdict = write ? shadow_.Write(at, bytes, position.thread, conflict)
+                                : shadow_.Read(at, bytes, position.thread, conflict);
+  if (verdict != Verdict::kFine) Report(verdict, conflict, write, site);
   if (options_.count_banks) banks_.Log(position.thread, site, at, bytes);
   return shared_.data() + at;
+}
+
+const std::byte* SharedRead(std::int64_t offset, std::uint32_t bytes, Site site) {
+  return current_block->Shared(offset, bytes, false, site);
+}
+std::byte* SharedWrite(std::int64_t offset, std::uint32_t bytes, Site site) {
+  return current_block->Shared(offset, bytes, true, site);
 }
 
 void Block::CopyBegin(std::int64_t offset, const void* from, Site site) {
@@ -60,7 +67,8 @@ void Block::CopyBegin(std::int64_t offset, const void* from, Site site) {
     copy.data.fill(std::byte{0});
   }
   SharedShadow::Conflict conflict;
-  Check(shadow_.Begin(copy.offset, position.thread, conflict), conflict, true, site);
+  const Verdict verdict = shadow_.Begin(copy.offset, position.thread, conflict);
+  if (verdict != Verdict::kFine) Report(verdict, conflict, true, site);
   if (options_.count_banks) banks_.Log(position.thread, site, copy.offset, 16);
   threads_[static_cast<std::size_t>(position.thread)].open.push_back(copy);
 }
@@ -98,7 +106,8 @@ void Block::LoadMatrices(const Arrival* arrivals, Collective kind) {
     CheckShared(lane.offset, 16, site);
     if (l >= words * 8) continue;
     SharedShadow::Conflict conflict;
-    Check(shadow_.Read(lane.offset, 16, position.thread, conflict), conflict, false, site);
+    const Verdict verdict = shadow_.Read(lane.offset, 16, position.thread, conflict);
+    if (verdict != Verdict::kFine) Report(verdict, conflict, false, site);
     std::memcpy(rows[l], shared_.data() + lane.offset, 16);
   }
   position.thread = self;

@@ -9,17 +9,34 @@ namespace regard::emulator {
 namespace {
 
 using Member = std::optional<TensorView> AttentionArgs::*;
-constexpr Member kOptional[] = {
-    &AttentionArgs::lse,           &AttentionArgs::qv,              &AttentionArgs::cu_seqlens_q,
-    &AttentionArgs::cu_seqlens_kv, &AttentionArgs::seqused_q,       &AttentionArgs::seqused_kv,
-    &AttentionArgs::seqlens_kv,    &AttentionArgs::block_table,     &AttentionArgs::kv_indptr,
-    &AttentionArgs::kv_indices,    &AttentionArgs::kv_last_page_len, &AttentionArgs::q_offset,
-    &AttentionArgs::leftpad,       &AttentionArgs::k_new,           &AttentionArgs::v_new,
-    &AttentionArgs::cu_seqlens_new, &AttentionArgs::cache_seqlens,  &AttentionArgs::cache_batch_idx,
-    &AttentionArgs::rotary_cos,    &AttentionArgs::rotary_sin,      &AttentionArgs::rotary_seqlens,
-    &AttentionArgs::alibi_slopes,  &AttentionArgs::bias,            &AttentionArgs::mask,
-    &AttentionArgs::sink,          &AttentionArgs::q_descale,       &AttentionArgs::k_descale,
-    &AttentionArgs::v_descale};
+constexpr Member kOptional[] = {&AttentionArgs::lse,
+                                &AttentionArgs::qv,
+                                &AttentionArgs::cu_seqlens_q,
+                                &AttentionArgs::cu_seqlens_kv,
+                                &AttentionArgs::seqused_q,
+                                &AttentionArgs::seqused_kv,
+                                &AttentionArgs::seqlens_kv,
+                                &AttentionArgs::block_table,
+                                &AttentionArgs::kv_indptr,
+                                &AttentionArgs::kv_indices,
+                                &AttentionArgs::kv_last_page_len,
+                                &AttentionArgs::q_offset,
+                                &AttentionArgs::leftpad,
+                                &AttentionArgs::k_new,
+                                &AttentionArgs::v_new,
+                                &AttentionArgs::cu_seqlens_new,
+                                &AttentionArgs::cache_seqlens,
+                                &AttentionArgs::cache_batch_idx,
+                                &AttentionArgs::rotary_cos,
+                                &AttentionArgs::rotary_sin,
+                                &AttentionArgs::rotary_seqlens,
+                                &AttentionArgs::alibi_slopes,
+                                &AttentionArgs::bias,
+                                &AttentionArgs::mask,
+                                &AttentionArgs::sink,
+                                &AttentionArgs::q_descale,
+                                &AttentionArgs::k_descale,
+                                &AttentionArgs::v_descale};
 
 struct Extent {
   std::int64_t low = 0, high = 0;  // bytes from the view's data on

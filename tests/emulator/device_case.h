@@ -25,8 +25,8 @@ class DeviceCase {
   int device_;
   AttentionArgs args_;
   struct Block {
-    TensorView host;          // where it came from
-    std::byte* begin;         // of its bytes there
+    TensorView host;   // where it came from
+    std::byte* begin;  // of its bytes there
     cuda::DeviceBuffer memory;
   };
   std::vector<Block> blocks_;

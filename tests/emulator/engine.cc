@@ -93,7 +93,7 @@ std::byte* GlobalWrite(void* address, std::uint32_t bytes, Site site) {
     std::string what = memory.Explain(at, bytes, released);
     current_block->Fail(released ? Finding::kFreedMemory : Finding::kGlobalBounds, site, std::move(what));
   }
-  if (at % bytes != 0) {
+  if ((at & (bytes - 1)) != 0) {
     bool released = false;
     current_block->Fail(Finding::kMisaligned, site, memory.Explain(at, bytes, released));
   }
@@ -102,13 +102,6 @@ std::byte* GlobalWrite(void* address, std::uint32_t bytes, Site site) {
 const std::byte* GlobalRead(const void* address, std::uint32_t bytes, Site site) {
   return GlobalWrite(const_cast<void*>(address), bytes, site);
 }
-const std::byte* SharedRead(std::int64_t offset, std::uint32_t bytes, Site site) {
-  return current_block->Shared(offset, bytes, false, site);
-}
-std::byte* SharedWrite(std::int64_t offset, std::uint32_t bytes, Site site) {
-  return current_block->Shared(offset, bytes, true, site);
-}
-
 void CopyBegin(std::int64_t offset, const void* from, Site site) {
   current_block->CopyBegin(offset, from, site);
 }

@@ -14,7 +14,9 @@
 namespace regard::cuda {
 namespace {
 
-bool SameFloat(float a, float b) { return (a != a && b != b) || BitsOf(a) == BitsOf(b); }
+bool SameFloat(float a, float b) {
+  return (a != a && b != b) || BitsOf(a) == BitsOf(b);
+}
 
 TEST(FloatBits, EveryF16Widens) {
   for (std::uint32_t bits = 0; bits < 0x10000; ++bits) {
@@ -58,8 +60,8 @@ TEST(FloatBits, PairsOfFp8BecomePairsOfF16) {
   const float x = FloatOf(bits);
   const bool nan = x != x;
   const auto differ = [&](const char* type, std::uint32_t got, std::uint32_t expected) {
-    return ::testing::AssertionFailure() << type << " of f32 bits " << std::hex << bits << ": got " << got << " expected "
-                                         << expected;
+    return ::testing::AssertionFailure() << type << " of f32 bits " << std::hex << bits << ": got " << got
+                                         << " expected " << expected;
   };
   const u16 f16 = NarrowF16Bits(x).bits, bf16 = NarrowBF16(x).bits;
   const u8 e4m3 = NarrowE4M3Bits(x).bits, e5m2 = NarrowE5M2Bits(x).bits;
@@ -77,8 +79,8 @@ TEST(FloatBits, PairsOfFp8BecomePairsOfF16) {
   return ::testing::AssertionSuccess();
 }
 
-// Around each multiple of 2^12 in the bits of an f32: bf16 keeps 7 bits of the fraction and f16 ten, so that every value
-// of theirs, and every tie between two, is such a multiple (f16: of 2^13, ties of 2^12).
+// Around each multiple of 2^12 in the bits of an f32: bf16 keeps 7 bits of the fraction and f16 ten, so that every
+// value of theirs, and every tie between two, is such a multiple (f16: of 2^13, ties of 2^12).
 TEST(FloatBits, F32NarrowsAroundEveryValueAndTie) {
   for (std::uint64_t center = 0; center < (std::uint64_t{1} << 32); center += 0x1000) {
     for (const std::int64_t step : {-1, 0, 1}) {

@@ -24,6 +24,8 @@ std::vector<const EmulatedKernel*> AllKernels() {
   return all;
 }
 
-Registration::Registration(const EmulatedKernel& kernel) { Kernels().emplace(kernel.name, kernel); }
+Registration::Registration(const EmulatedKernel& kernel) {
+  Kernels().emplace(kernel.name, kernel);
+}
 
 }  // namespace regard::emulator

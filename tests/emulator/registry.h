@@ -9,10 +9,10 @@
 namespace regard::emulator {
 
 struct EmulatedKernel {
-  const char* name;                  // of the instance
-  int threads;                       // of a block
+  const char* name;  // of the instance
+  int threads;       // of a block
   std::size_t parameter_bytes;
-  void (*run)(const void* params);   // by every thread
+  void (*run)(const void* params);  // by every thread
 };
 
 // Null: no kernel of that name.

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "src/core/env.h"
@@ -26,6 +27,9 @@ namespace fs = std::filesystem;
 constexpr std::int64_t kDefaultLimitBytes = std::int64_t{1} << 30;
 constexpr std::string_view kSuffix = ".cubin";
 constexpr std::string_view kTemporarySuffix = ".tmp";
+constexpr const char* kTurnsFile = "/turns.lock";       // processes lock the byte of their key's hash
+constexpr off_t kTurns = 1 << 20;
+constexpr auto kTurnPoll = std::chrono::milliseconds(20);
 constexpr auto kStaleTemporary = std::chrono::hours(1);  // its writer is gone
 
 struct Header {
@@ -197,6 +201,30 @@ bool DiskCache::Store(const CacheKey& key, std::string_view cubin) {
   return true;
 }
 
+DiskCache::Turn::~Turn() {
+  if (file_ >= 0) close(file_);
+}
+
+DiskCache::Turn DiskCache::TakeTurn(const CacheKey& key, std::chrono::milliseconds patience) {
+  if (folder_.empty() || limit_bytes_ == 0 || !MakeFolder(folder_)) return {};
+  const int file = open((folder_ + kTurnsFile).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (file < 0) return {};
+  Turn turn(file);
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(Fnv64(key.text) % kTurns);
+  lock.l_len = 1;
+  const std::string entry = folder_ + "/" + key.File();
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (fcntl(file, F_OFD_SETLK, &lock) != 0) {
+    const bool held = errno == EAGAIN || errno == EACCES;  // else the file system knows no locks
+    if (!held || access(entry.c_str(), F_OK) == 0 || std::chrono::steady_clock::now() >= end) break;
+    std::this_thread::sleep_for(kTurnPoll);
+  }
+  return turn;
+}
+
 // Brings the sum of all entries under the limit; `keep` was stored just now and stays.
 void DiskCache::Trim(const std::string& keep) {
   const auto now = fs::file_time_type::clock::now();
@@ -230,6 +258,7 @@ DiskCache::Usage DiskCache::Clear() {
   Usage removed;
   if (folder_.empty()) return removed;
   for (const Entry& entry : EntriesOf(folder_, kTemporarySuffix)) Remove(entry.path);
+  Remove(folder_ + kTurnsFile);
   for (const Entry& entry : EntriesOf(folder_, kSuffix)) {
     if (!Remove(entry.path)) continue;
     ++removed.entries;

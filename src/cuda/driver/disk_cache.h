@@ -7,10 +7,12 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace regard::cuda {
 
@@ -32,6 +34,23 @@ class DiskCache {
   std::optional<std::string> Find(const CacheKey& key);
   // False where it could not be stored.
   bool Store(const CacheKey& key, std::string_view cubin);
+
+  // The right to make an entry, which one process has at a time while it holds this; it ends with the holder's process at
+  // the latest. Advice only: who does not get it may go ahead all the same.
+  class Turn {
+   public:
+    Turn() = default;
+    explicit Turn(int file) : file_(file) {}
+    ~Turn();
+    Turn(Turn&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
+    Turn& operator=(Turn&&) = delete;
+
+   private:
+    int file_ = -1;  // a lock of its own open file
+  };
+  // Waits while another process makes the entry, at most `patience`; stops waiting when the entry is there. Without a
+  // folder that can be written it does not wait.
+  Turn TakeTurn(const CacheKey& key, std::chrono::milliseconds patience);
 
   struct Usage {
     std::int64_t entries = 0;

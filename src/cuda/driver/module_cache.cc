@@ -6,6 +6,11 @@
 #include "regard/status.h"
 
 namespace regard::cuda {
+namespace {
+
+constexpr auto kPatience = std::chrono::seconds(60);  // with another process that compiles the same kernel
+
+}  // namespace
 
 const char* Name(CubinOrigin origin) {
   switch (origin) {
@@ -44,7 +49,14 @@ CubinResult ModuleCache::Get(const KernelInstance& instance, const Arch& arch) {
   const std::lock_guard lock(slot->mutex);
   CubinResult result;
   if (!slot->cubin) {
-    if (std::optional<std::string> cubin = disk_.Find(key)) {
+    std::optional<std::string> cubin = disk_.Find(key);
+    std::optional<DiskCache::Turn> turn;
+    if (!cubin) {
+      // Processes that start together compile each kernel once: the others find it when it is done.
+      turn.emplace(disk_.TakeTurn(key, kPatience));
+      cubin = disk_.Find(key);
+    }
+    if (cubin) {
       slot->cubin = std::make_shared<const std::string>(*std::move(cubin));
       result.origin = CubinOrigin::kDisk;
     } else {

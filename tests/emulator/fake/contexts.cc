@@ -1,4 +1,5 @@
-// Devices, contexts, streams and events of the fake driver. Streams do their work at once, in the call that asks for it.
+// Devices, contexts, streams and events of the fake driver. Streams do their work at once, in the call that asks for
+// it.
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -23,7 +24,9 @@ CUctx_st* Primary(int device) {
   return &context;
 }
 
-bool Known(int device) { return device >= 0 && static_cast<std::size_t>(device) < Devices().size(); }
+bool Known(int device) {
+  return device >= 0 && static_cast<std::size_t>(device) < Devices().size();
+}
 
 double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -52,7 +55,9 @@ std::mutex& Mutex() {
   return mutex;
 }
 
-cuda::abi::CUctx_st* CurrentContext() { return context_stack.empty() ? nullptr : context_stack.back(); }
+cuda::abi::CUctx_st* CurrentContext() {
+  return context_stack.empty() ? nullptr : context_stack.back();
+}
 
 int Refuse(int result, const char* entry, const std::string& why) {
   std::fprintf(stderr, "fake driver: %s: %s\n", entry, why.c_str());
@@ -108,24 +113,47 @@ REGARD_FAKE_API CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevic
   const regard::GpuCaps& gpu = *Devices()[static_cast<std::size_t>(device)].gpu;
   constexpr int kBusBits = 4096;
   switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = gpu.sm / 10; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = gpu.sm % 10; break;
-    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = gpu.multiprocessors; break;
-    case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: *value = static_cast<int>(gpu.l2_bytes); break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = static_cast<int>(gpu.shared_per_block_bytes); break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
+      *value = gpu.sm / 10;
+      break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+      *value = gpu.sm % 10;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
+      *value = gpu.multiprocessors;
+      break;
+    case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
+      *value = static_cast<int>(gpu.l2_bytes);
+      break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
+      *value = static_cast<int>(gpu.shared_per_block_bytes);
+      break;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR:
       *value = static_cast<int>(gpu.shared_per_block_bytes) + 1024;
       break;
-    case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR: *value = 65536; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *value = gpu.sm == 75 ? 1024 : 1536; break;
-    case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH: *value = kBusBits; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR:
+      *value = 65536;
+      break;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR:
+      *value = gpu.sm == 75 ? 1024 : 1536;
+      break;
+    case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH:
+      *value = kBusBits;
+      break;
     case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE:  // kHz; two transfers a clock
       *value = static_cast<int>(gpu.memory_gbps * 1e6 / (2.0 * kBusBits / 8));
       break;
-    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE: *value = 1500000; break;
-    case CU_DEVICE_ATTRIBUTE_INTEGRATED: *value = 0; break;
-    case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID: *value = device + 1; break;
-    default: return Refuse(CUDA_ERROR_INVALID_VALUE, "cuDeviceGetAttribute", "unknown attribute " + std::to_string(attribute));
+    case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:
+      *value = 1500000;
+      break;
+    case CU_DEVICE_ATTRIBUTE_INTEGRATED:
+      *value = 0;
+      break;
+    case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
+      *value = device + 1;
+      break;
+    default:
+      return Refuse(CUDA_ERROR_INVALID_VALUE, "cuDeviceGetAttribute", "unknown attribute " + std::to_string(attribute));
   }
   return CUDA_SUCCESS;
 }

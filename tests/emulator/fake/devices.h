@@ -1,5 +1,5 @@
-// The GPUs that the fake driver pretends to have: FAKE_CUDA_GPUS lists products by name ("T4,A100,RTX 4090"), one device
-// each; without it there is one A100. Figures are those of the library's own table of known GPUs.
+// The GPUs that the fake driver pretends to have: FAKE_CUDA_GPUS lists products by name ("T4,A100,RTX 4090"), one
+// device each; without it there is one A100. Figures are those of the library's own table of known GPUs.
 #pragma once
 
 #include <string>

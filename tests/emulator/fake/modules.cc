@@ -1,5 +1,5 @@
-// Modules and launches of the fake driver. An image is the text of an instance, as the fake NVRTC gives it: its first line
-// names the kernel that runs in its place.
+// Modules and launches of the fake driver. An image is the text of an instance, as the fake NVRTC gives it: its first
+// line names the kernel that runs in its place.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -62,7 +62,8 @@ std::vector<std::string> KernelNames() {
 namespace {
 
 // The shape's faults that a chip would refuse; empty: none.
-std::string Fault(const cuda::abi::CUfunc_st& function, const unsigned (&grid)[3], const unsigned (&block)[3], unsigned shared) {
+std::string Fault(const cuda::abi::CUfunc_st& function, const unsigned (&grid)[3], const unsigned (&block)[3],
+                  unsigned shared) {
   for (int axis = 0; axis < 3; ++axis) {
     const unsigned most = axis == 0 ? 2147483647u : 65535u;
     if (grid[axis] == 0 || grid[axis] > most) return "a grid of " + std::to_string(grid[axis]) + " blocks on an axis";
@@ -123,12 +124,21 @@ REGARD_FAKE_API CUresult cuModuleGetFunction(CUfunction* function, CUmodule modu
 }
 REGARD_FAKE_API CUresult cuFuncGetAttribute(int* value, int attribute, CUfunction function) {
   switch (attribute) {
-    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = function->kernel->threads; break;
-    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = function->most_shared; break;
-    case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = 255; break;
+    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
+      *value = function->kernel->threads;
+      break;
+    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
+      *value = function->most_shared;
+      break;
+    case CU_FUNC_ATTRIBUTE_NUM_REGS:
+      *value = 255;
+      break;
     case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES:
-    case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES: *value = 0; break;
-    default: return Refuse(CUDA_ERROR_INVALID_VALUE, "cuFuncGetAttribute", "unknown attribute " + std::to_string(attribute));
+    case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES:
+      *value = 0;
+      break;
+    default:
+      return Refuse(CUDA_ERROR_INVALID_VALUE, "cuFuncGetAttribute", "unknown attribute " + std::to_string(attribute));
   }
   return CUDA_SUCCESS;
 }
@@ -181,7 +191,8 @@ extern "C" REGARD_FAKE_API CUstream regard_fake_last_stream() {
   return last_stream;
 }
 
-// Everything that regard resolves is here: an entry point that the library learns to call and this one lacks does not link.
+// Everything that regard resolves is here: an entry point that the library learns to call and this one lacks does not
+// link.
 namespace {
 #define REGARD_ENTRY(field, symbol, parameters) reinterpret_cast<void*>(&symbol),
 #define REGARD_DECLARE(field, symbol, parameters) extern "C" CUresult symbol parameters;

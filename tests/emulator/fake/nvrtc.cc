@@ -1,5 +1,5 @@
-// A stand-in for NVRTC 13.5: a program "compiles" to its own text, with a last line that says for which chip, and the fake
-// driver finds the emulated kernel by the first one.
+// A stand-in for NVRTC 13.5: a program "compiles" to its own text, with a last line that says for which chip, and the
+// fake driver finds the emulated kernel by the first one.
 #include <cstring>
 #include <string>
 

@@ -26,7 +26,7 @@ struct CUstream_st {
   int device = 0;
 };
 struct CUevent_st {
-  double seconds = -1;         // when it was recorded
+  double seconds = -1;  // when it was recorded
 };
 
 }  // namespace regard::cuda::abi
