@@ -2,7 +2,8 @@
 
   head         every file begins with a comment and has #pragma once
   includes     only "..." files of src/cuda/kernels, by their path from there
-  instructions asm, double underscores, CUDA's built-in names and std:: only in ptx/ (and base/clang.h, and the macros of base/)
+  instructions asm, double underscores and CUDA's built-in names only in ptx/ (and base/clang.h, and the macros of base/),
+               std:: nowhere
   memory       no pointer is dereferenced, indexed or followed by an arrow outside ptx/: views do that
 """
 import os
