@@ -15,22 +15,22 @@
 namespace regard::emulator {
 namespace {
 
-// On every GPU: several splits of 2048 keys, which prefill folds in place and decode in a kernel of its own.
-constexpr const char* kLong[] = {
+// On every GPU. Several splits of 2048 keys prefill folds in place, and decode in a kernel of its own.
+constexpr const char* kEverywhere[] = {
     "prefill sq=20 skv=4500 hq=2 hkv=1 d=64 dtype=f16 causal",
     "prefill sq=40 skv=2100 hq=1 hkv=1 d=64 dtype=f32",
     "decode b=2 sq=1 skv=4100 hq=4 hkv=2 d=64 dtype=f16 lens=4100,2048",
     "decode b=2 sq=3 skv=4500 hq=2 hkv=1 d=64 dtype=f16 causal page=16 leftpad",
+    "prefill sq=130 skv=200 hq=2 hkv=1 d=128 dtype=f16 causal window=60,0 sink",
+    "decode sq=1 skv=300 hq=8 hkv=1 d=128 dtype=f16",
     "decode sq=1 skv=6200 hq=2 hkv=2 d=40 dtype=f32 window=2500, sink",
 };
 // The GPUs in turn: head dims that have kernels of their own, and what the quick grid leaves out.
 constexpr const char* kWide[] = {
     "prefill sq=130 skv=200 hq=2 hkv=1 d=96 dtype=bf16 causal",
     "decode b=2 sq=2 skv=300 hq=8 hkv=1 d=96 dtype=bf16 causal page=16",
-    "prefill sq=130 skv=200 hq=2 hkv=1 d=128 dtype=f16 causal window=60,0 sink",
     "prefill sq=130 skv=200 hq=2 hkv=1 d=128 dtype=bf16 softcap=20 mask=0.2",
     "prefill sq=130 skv=200 hq=2 hkv=1 d=128 dtype=bf16 kv=f8e4m3 causal",
-    "decode sq=1 skv=300 hq=8 hkv=1 d=128 dtype=f16",
     "decode sq=1 skv=300 hq=8 hkv=1 d=128 dtype=bf16 kv=f8e5m2 alibi",
     "decode sq=1 skv=300 hq=8 hkv=1 d=128 dtype=bf16 page=1 bias",
     "prefill sq=70 skv=200 hq=2 hkv=1 d=192 dv=128 dtype=bf16 causal",
@@ -55,7 +55,7 @@ std::vector<EmulatedCase> EmulatedCases() {
     cases.push_back({device, std::move(p)});
   };
   for (Problem& p : cases::Grid(cases::GridSize::kQuick)) add(std::move(p));
-  for (const char* text : kLong) {
+  for (const char* text : kEverywhere) {
     for (int g = 0; g < gpus; ++g) add(ParseProblem(text));
   }
   for (const char* text : kWide) add(ParseProblem(text));

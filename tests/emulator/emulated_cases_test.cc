@@ -25,6 +25,7 @@
 namespace regard::emulator {
 namespace {
 
+constexpr int kA100 = 1;    // of kGpus
 constexpr int kShards = 7;  // no multiple of the number of GPUs
 
 // New keys written by the reference, so that the oracle sees what attention should see.
@@ -111,6 +112,30 @@ TEST(EmulatedCases, ReachEveryRowOfTheTable) {
     for (const KernelInfo* row : RowsFor(c.problem, DeviceCaps::Known(kGpus[c.device]))) reached.insert(row->name);
   }
   for (const KernelInfo& row : CudaKernels()) EXPECT_TRUE(reached.contains(row.name)) << row.name;
+}
+
+// Their layouts (src/cuda/kernels/base/config.h) keep the rows of an ldmatrix, and the lanes of a store, in different
+// banks.
+TEST(BankConflicts, AreNotInTheKernelsOfTensorCores) {
+  LaunchOptions options;
+  options.count_banks = true;
+  fake::SetLaunchOptions(options);
+  for (const char* text : {"prefill sq=130 skv=200 hq=2 hkv=1 d=128 dtype=f16 causal window=60,0 sink",
+                           "decode sq=1 skv=300 hq=8 hkv=1 d=128 dtype=f16",
+                           "decode b=2 sq=1 skv=4100 hq=4 hkv=2 d=64 dtype=f16 lens=4100,2048"}) {
+    const Problem p = ParseProblem(text);
+    cases::Case inputs = cases::MakeCase(p);
+    EXPECT_EQ(RunOnDevice(p, inputs.call(), kA100).Wrong(), "") << text;
+  }
+  fake::SetLaunchOptions({});
+  int kernels = 0;
+  for (const fake::KernelUse& use : fake::Uses()) {
+    if (!use.name.starts_with("sm80.") || use.stats.banks.empty()) continue;
+    ++kernels;
+    EXPECT_GT(use.stats.AllBanks().instructions, 1000) << use.name;
+    EXPECT_EQ(use.stats.AllBanks().conflicts(), 0) << use.name;
+  }
+  EXPECT_EQ(kernels, 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Grid, Emulated, ::testing::Range(0, kShards));
