@@ -72,8 +72,8 @@ std::vector<const KernelInfo*> RowsFor(const Problem& p, const DeviceCaps& caps)
 
 std::vector<const char*> HostileProblems() {
   return {"prefill b=3 sq=20 skv=150 hq=4 hkv=2 d=64 dtype=f16 causal page=16 leftpad lens=100,150,90 seed=3",
-          "decode b=3 sq=3 skv=150 hq=4 hkv=2 d=64 dtype=f16 causal page=16 table=csr lens=100,150,90",
-          "prefill b=3 sq=20 skv=150 hq=4 hkv=2 d=64 dtype=f16 causal varlen lens=100,150,90",
+          "decode b=3 sq=3 skv=150 hq=4 hkv=2 d=64 dtype=f32 causal page=16 table=csr lens=100,150,90",
+          "prefill b=3 sq=20 skv=150 hq=4 hkv=2 d=64 dtype=f32 causal varlen lens=100,150,90",
           "decode b=3 sq=2 skv=150 hq=4 hkv=2 d=64 dtype=f16 causal append=4 lens=100,150,90 seed=2"};
 }
 
