@@ -11,7 +11,9 @@
 namespace regard::cuda {
 namespace {
 
-int Padded(std::int64_t dim) { return static_cast<int>((std::max<std::int64_t>(dim, 1) + 15) / 16 * 16); }
+int Padded(std::int64_t dim) {
+  return static_cast<int>((std::max<std::int64_t>(dim, 1) + 15) / 16 * 16);
+}
 
 // CUDA cores work on 64, 128, 256 or 512 columns.
 int GenericPadded(std::int64_t dim) {
@@ -24,8 +26,8 @@ bool HasOptions(const Problem& p) {
   return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
 }
 
-// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Registers set the limit:
-// a warp with two tiles of 128 columns of out would spill (NVRTC 13.5: 2.3 KB for sm_80), with one it has 245.
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Registers set the
+// limit: a warp with two tiles of 128 columns of out would spill (NVRTC 13.5: 2.3 KB for sm_80), with one it has 245.
 struct Tiling {
   int warps, tiles, stages;
 };
@@ -56,7 +58,9 @@ std::optional<TensorConfig> Untiled(const Problem& p, const GpuCaps& gpu) {
 
 // With the best tiling that fits.
 std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shared_bytes) {
-  const auto fits = [&](const TensorConfig& c, int blocks) { return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes; };
+  const auto fits = [&](const TensorConfig& c, int blocks) {
+    return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes;
+  };
   if (!untiled.split) {
     const bool narrow = std::max(untiled.head_dim, untiled.head_dim_v) <= 64;
     for (const Tiling& tiling : narrow ? kNarrow : kWide) {
@@ -83,8 +87,12 @@ const char* EnumName(Element e) {
   return kNames[static_cast<int>(e)];
 }
 
-std::string Number(int n) { return std::to_string(n); }
-const char* Truth(bool b) { return b ? "true" : "false"; }
+std::string Number(int n) {
+  return std::to_string(n);
+}
+const char* Truth(bool b) {
+  return b ? "true" : "false";
+}
 
 // A translation unit: its name, the algorithm's header, and the entry point.
 KernelInstance Made(std::string name, const std::string& header, const std::string& config, int threads, int min_blocks,
@@ -101,8 +109,8 @@ KernelInstance Made(std::string name, const std::string& header, const std::stri
 }
 
 std::string ConfigText(const GenericConfig& c) {
-  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) + ", .head_dim_v = " +
-         Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
+  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) +
+         ", .head_dim_v = " + Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
 }
 
 }  // namespace
@@ -112,7 +120,9 @@ Element ElementOf(DType type) {
   return static_cast<Element>(type);
 }
 
-bool RunsSplit(const Problem& p) { return p.phase != Phase::kMixed && p.seq_q <= kMaxDecodeQueries; }
+bool RunsSplit(const Problem& p) {
+  return p.phase != Phase::kMixed && p.seq_q <= kMaxDecodeQueries;
+}
 
 std::optional<TensorConfig> TensorConfigFor(const Problem& p, const GpuCaps& gpu) {
   const std::optional<TensorConfig> config = Untiled(p, gpu);
@@ -160,7 +170,8 @@ KernelInstance InstanceOf(const TensorConfig& c) {
   // 255 registers a thread for blocks of up to 128 threads, two of them a multiprocessor; 8 warps have 255 alone.
   const int min_blocks = c.Threads() <= 128 ? 2 : 1;
   return Made(NameOf(c), c.split ? "sm80/decode.h" : "sm80/prefill.h", config, c.Threads(), min_blocks, "ForwardParams",
-              c.split ? "sm80::DecodeKernel<kConfig>" : "sm80::PrefillKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
+              c.split ? "sm80::DecodeKernel<kConfig>" : "sm80::PrefillKernel<kConfig>",
+              static_cast<unsigned>(SharedBytes(c)));
 }
 
 KernelInstance InstanceOf(const GenericConfig& c) {
@@ -184,15 +195,21 @@ KernelInstance MergeInstance() {
 KernelInstance BackwardInstance(BackwardPart part, const Problem& p) {
   const std::string d = Number(GenericPadded(p.head_dim)), dv = Number(GenericPadded(p.head_dim_v));
   const auto made = [](const std::string& name, const std::string& function) {
-    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function, 0);
+    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function,
+                0);
   };
   const std::string dims = ".d" + d + ".dv" + dv, arguments = "<" + d + ", " + dv + ">";
   switch (part) {
-    case BackwardPart::kDelta: return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
-    case BackwardPart::kQuery: return made("query" + dims, "QueryGradientKernel" + arguments);
-    case BackwardPart::kKey: return made("key" + dims, "KeyGradientKernel" + arguments);
-    case BackwardPart::kBias: return made("bias" + dims, "BiasGradientKernel" + arguments);
-    case BackwardPart::kSink: break;
+    case BackwardPart::kDelta:
+      return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
+    case BackwardPart::kQuery:
+      return made("query" + dims, "QueryGradientKernel" + arguments);
+    case BackwardPart::kKey:
+      return made("key" + dims, "KeyGradientKernel" + arguments);
+    case BackwardPart::kBias:
+      return made("bias" + dims, "BiasGradientKernel" + arguments);
+    case BackwardPart::kSink:
+      break;
   }
   return made("sink", "SinkGradientKernel");
 }
