@@ -124,6 +124,7 @@ def about(bench, peers):
         for key in ("version", "commit", "compiler"):
             if source.get(key):
                 machine[key] = source[key]
+        machine |= {f"gpu {key}": value for key, value in (machine.pop("gpu", None) or {}).items()}
         lines.append((name, ", ".join(f"{k} {v}" for k, v in machine.items() if v not in (None, ""))))
     return lines
 

@@ -10,6 +10,8 @@
 #include "regard/device.h"
 #include "regard/version.h"
 #include "src/cpu/probe/roof.h"
+#include "src/cuda/driver/driver_api.h"
+#include "src/cuda/driver/nvrtc.h"
 
 namespace regard::cli {
 namespace {
@@ -218,6 +220,14 @@ Json RunJson(const BenchRun& run) {
                      {"l2_bytes", caps.l2_bytes},
                      {"l3_bytes", caps.l3_bytes},
                      {"read_ratio_2_over_1", OrNull(run.read_ratio)}};
+  const auto on_gpu = [](const RowResult& row) { return row.result.kernel.starts_with("cuda."); };
+  if (std::any_of(run.rows.begin(), run.rows.end(), on_gpu)) {
+    const DeviceCaps& gpu = DeviceCaps::Gpu(0);
+    json["machine"]["gpu"] = {{"name", gpu.name},
+                              {"sm", gpu.gpu->sm},
+                              {"driver_cuda", cuda::VersionText(cuda::Driver().version)},
+                              {"nvrtc", cuda::Nvrtc().VersionText()}};
+  }
   json["results"] = Json::array();
   for (const RowResult& row : run.rows) json["results"].push_back(ResultJson(row));
   return json;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <set>
+#include <span>
 
 #include "regard/plan.h"
 #include "src/cuda/known_gpus.h"
@@ -26,13 +27,24 @@ bool HasOptions(const Problem& p) {
   return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
 }
 
-// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Registers set the
-// limit: a warp with two tiles of 128 columns of out would spill (NVRTC 13.5: 2.3 KB for sm_80), with one it has 245.
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two tiles a warp read
+// each key from shared memory once for both: at D = Dv = 128 a step of 16 rows and 64 keys moves 22 KiB of it in place
+// of 38, by the model of src/cuda/floor.cc the difference between a tensor-bound kernel and one bound by shared memory.
+// Two tiles with options, or wider, would spill registers (NVRTC 13.5, sm_80, D = 128 with options: 538 bytes).
 struct Tiling {
   int warps, tiles, stages;
 };
-constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};  // D and Dv up to 64
+constexpr Tiling kNarrow[] = {{4, 2, 2}, {4, 2, 1}, {4, 1, 1}, {2, 1, 1}};             // D and Dv up to 64
+constexpr Tiling kMiddle[] = {{4, 2, 1}, {8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};  // up to 128, no options
 constexpr Tiling kWide[] = {{8, 1, 1}, {4, 1, 1}, {2, 1, 1}, {1, 1, 1}};
+
+// The middle ones only where two blocks of 69 KiB share a multiprocessor: a single one of four warps hides too little.
+std::span<const Tiling> TilingsFor(const TensorConfig& c, std::int64_t shared_bytes) {
+  const int widest = std::max(c.head_dim, c.head_dim_v);
+  if (widest <= 64) return kNarrow;
+  if (widest <= 128 && !c.options && shared_bytes >= (std::int64_t{160} << 10)) return kMiddle;
+  return kWide;
+}
 
 TensorConfig With(TensorConfig config, Tiling tiling) {
   config.warps = tiling.warps;
@@ -62,8 +74,7 @@ std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shar
     return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes;
   };
   if (!untiled.split) {
-    const bool narrow = std::max(untiled.head_dim, untiled.head_dim_v) <= 64;
-    for (const Tiling& tiling : narrow ? kNarrow : kWide) {
+    for (const Tiling& tiling : TilingsFor(untiled, shared_bytes)) {
       if (const TensorConfig c = With(untiled, tiling); fits(c, 1)) return c;
     }
     return std::nullopt;

@@ -23,7 +23,8 @@ KernelInstance WithText(const std::string& text) {
 
 TEST(Compile, ToyBecomesACubinForEachArchitectureThatSaysItsResources) {
   REGARD_NEEDS_NVRTC();
-  for (const Arch& arch : {Arch(75), Arch(80), Arch(86), Arch(89), Arch(90), Arch(90, true), Arch(100), Arch(120)}) {
+  for (const Arch& arch : {Arch(70), Arch(75), Arch(80), Arch(86), Arch(89), Arch(90), Arch(90, true), Arch(100),
+                           Arch(120)}) {
     if (!CanCompile(RealNvrtc(), arch).ok) continue;
     const Compiled compiled = Compile(Toy(), arch, RealNvrtc());
     const CubinInfo info = ReadCubin(compiled.cubin);
@@ -102,7 +103,7 @@ TEST(Compile, MultiplicationsAndAdditionsAreNotFused) {
 
 TEST(Compile, ArchitectureThatNvrtcLacksIsRefusedBeforeCompiling) {
   REGARD_NEEDS_NVRTC();
-  const std::string error = ErrorOf([] { Compile(Toy(), 60, RealNvrtc()); });
+  const std::string error = ErrorOf([] { Compile(Toy(), 30, RealNvrtc()); });
   EXPECT_TRUE(error.starts_with("cuda: NVRTC ")) << error;
 }
 

@@ -22,12 +22,6 @@ int Passes(const std::uint32_t* offsets, int n, std::uint32_t bytes) {
 
 }  // namespace
 
-void BankCount::Add(const BankCount& other) {
-  instructions += other.instructions;
-  passes += other.passes;
-  ideal += other.ideal;
-}
-
 void BankCounter::Reset(int threads) {
   logs_.assign(static_cast<std::size_t>(threads), {});
   counts_.clear();

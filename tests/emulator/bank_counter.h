@@ -18,7 +18,11 @@ struct BankCount {
   std::int64_t passes = 0;
   std::int64_t ideal = 0;  // passes without a conflict
   std::int64_t conflicts() const { return passes - ideal; }
-  void Add(const BankCount& other);
+  void Add(const BankCount& other) {
+    instructions += other.instructions;
+    passes += other.passes;
+    ideal += other.ideal;
+  }
 };
 // By line of source ("forward.h:12").
 using BankCounts = std::map<std::string, BankCount>;

@@ -43,8 +43,8 @@ inline std::byte* Block::Shared(std::int64_t offset, std::uint32_t bytes, bool w
   CheckShared(offset, bytes, site);
   const auto at = static_cast<std::uint32_t>(offset);
   SharedShadow::Conflict conflict;
-  const Verdict verdict = write ? shadow_.Write(at, bytes, position.thread, conflict)
-                                : shadow_.Read(at, bytes, position.thread, conflict);
+  const Verdict verdict =
+      write ? shadow_.Write(at, bytes, position.thread, conflict) : shadow_.Read(at, bytes, position.thread, conflict);
   if (verdict != Verdict::kFine) Report(verdict, conflict, write, site);
   if (options_.count_banks) banks_.Log(position.thread, site, at, bytes);
   return shared_.data() + at;

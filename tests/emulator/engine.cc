@@ -30,12 +30,6 @@ void CheckShape(const LaunchShape& shape) {
 
 }  // namespace
 
-BankCount LaunchStats::AllBanks() const {
-  BankCount all;
-  for (const auto& [site, count] : banks) all.Add(count);
-  return all;
-}
-
 void LaunchStats::Add(const LaunchStats& other) {
   blocks += other.blocks;
   switches += other.switches;

@@ -30,7 +30,11 @@ struct LaunchOptions {
 struct LaunchStats {
   std::int64_t blocks = 0, switches = 0, collectives = 0, products = 0;  // products: mma instructions of warps
   BankCounts banks;                                                      // only with count_banks
-  BankCount AllBanks() const;
+  BankCount AllBanks() const {
+    BankCount all;
+    for (const auto& [line, count] : banks) all.Add(count);
+    return all;
+  }
   void Add(const LaunchStats& other);
 };
 

@@ -105,11 +105,32 @@ TEST(ForwardCases, ReachEveryRowOfTheTable) {
 
 INSTANTIATE_TEST_SUITE_P(Grid, Forward, ::testing::Range(0, kShards));
 
+// What each kernel did, and where lanes met in the same bank of shared memory.
+void PrintUses() {
+  for (const fake::KernelUse& use : fake::Uses()) {
+    const LaunchStats& s = use.stats;
+    std::printf("%s: %lld launches, %lld blocks, %lld matrix products, %lld collectives\n", use.name.c_str(),
+                static_cast<long long>(use.launches), static_cast<long long>(s.blocks),
+                static_cast<long long>(s.products), static_cast<long long>(s.collectives));
+    std::printf("  shared memory: %lld passes, %lld without conflicts\n", static_cast<long long>(s.AllBanks().passes),
+                static_cast<long long>(s.AllBanks().ideal));
+    for (const auto& [line, count] : s.banks) {
+      if (count.conflicts() == 0) continue;
+      std::printf("    %-22s %lld passes, %lld without conflicts\n", line.c_str(), static_cast<long long>(count.passes),
+                  static_cast<long long>(count.ideal));
+    }
+  }
+}
+
 int RunAlone(const std::string& text) {
   const std::size_t colon = text.find(':');
   for (int device = 0; device < static_cast<int>(std::size(kGpus)) && colon != std::string::npos; ++device) {
     if (text.substr(0, colon) != kGpus[device]) continue;
+    LaunchOptions options;
+    options.count_banks = true;
+    fake::SetLaunchOptions(options);
     const std::string wrong = EmulateForward({device, ParseProblem(text.substr(colon + 1))});
+    PrintUses();
     std::printf("%s\n", wrong.empty() ? "meets the accuracy rule" : wrong.c_str());
     return wrong.empty() ? 0 : 1;
   }
@@ -120,7 +141,8 @@ int RunAlone(const std::string& text) {
 }  // namespace
 }  // namespace regard::emulator
 
-// test_emulated_cuda "GPU: CASE" runs one case alone, as a failure prints it; its kernels must be among those compiled.
+// test_emulated_cuda "GPU: CASE" runs one case alone, as a failure prints it, and says what its kernels did. They must
+// be among those compiled (forward_cases.cc).
 int main(int argc, char** argv) {
   regard::emulator::UseFakeDriver();
   ::testing::InitGoogleTest(&argc, argv);

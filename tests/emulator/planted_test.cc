@@ -3,7 +3,6 @@
 
 #include <cctype>
 #include <ostream>
-#include <regex>
 #include <string>
 #include <vector>
 
@@ -46,6 +45,16 @@ std::optional<EmulatorReport> LaunchPlanted(void (*kernel)(const PlantedParams&)
   return Launch(shape, entry, &call, options).report;
 }
 
+// "planted.cc:17" becomes "planted.cc".
+std::string WithoutLines(std::string text) {
+  for (std::size_t at = text.find(".cc:"); at != std::string::npos; at = text.find(".cc:", at + 1)) {
+    std::size_t end = at + 4;
+    while (end < text.size() && std::isdigit(static_cast<unsigned char>(text[end]))) ++end;
+    text.erase(at + 3, end - at - 3);
+  }
+  return text;
+}
+
 class PlantedBug : public testing::TestWithParam<Planted> {};
 
 TEST_P(PlantedBug, IsFoundAndItsCorrectedTwinIsClean) {
@@ -53,7 +62,7 @@ TEST_P(PlantedBug, IsFoundAndItsCorrectedTwinIsClean) {
   const auto report = LaunchPlanted(planted.wrong, planted, planted.arch, 1);
   ASSERT_TRUE(report) << planted.name << " was not found";
   EXPECT_EQ(report->finding, planted.finding) << report->Text();
-  const std::string text = std::regex_replace(report->Text(), std::regex("\\.cc:[0-9]+"), ".cc");
+  const std::string text = WithoutLines(report->Text());
   EXPECT_NE(text.find(planted.words), std::string::npos) << text << "\nlacks: " << planted.words;
   EXPECT_EQ(report->kernel, planted.name);
   EXPECT_EQ(report->block[1], 0) << "the launch should have stopped at its first block";

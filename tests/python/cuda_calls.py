@@ -35,7 +35,7 @@ def host(result):
 
 def test_the_gpu_is_listed():
     gpu, = regard.gpus()
-    assert gpu.name == "A100" and gpu.compute_capability == (8, 0) and not gpu.missing and gpu.memory_bytes > 1 << 30
+    assert "A100" in gpu.name and gpu.compute_capability == (8, 0) and not gpu.missing and gpu.memory_bytes > 1 << 30
 
 
 def test_attention_computes_on_the_gpu_and_its_result_is_there(kind):
@@ -159,7 +159,8 @@ def test_a_bad_entry_of_a_table_is_raised_by_the_next_call_once(kind):
 def test_explain_answers_for_the_tensors_and_for_a_named_gpu():
     q, k, v = GpuArray(Q), GpuArray(K), GpuArray(V)
     assert regard.explain(regard.attention, q, k, v).chosen == "cuda.sm80.prefill.f16"
-    assert regard.explain(q, k, v).rejection("cpu.scalar.prefill.f16").reason
+    reasons = {r.kernel: r.reason for r in regard.explain(q, k, v).rejected}
+    assert "cuda" in reasons["cpu.scalar.prefill.f16"]
     assert regard.explain("prefill sq=20 skv=40 hq=2 hkv=1 d=64 dtype=f16", device="cuda").chosen.startswith("cuda.sm80")
     assert {kernel.name for kernel in regard.list_kernels() if kernel.here} >= {"cuda.sm80.prefill.f16"}
 

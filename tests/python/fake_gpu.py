@@ -188,4 +188,5 @@ def _current_stream(kind, index, out):
 
 TABLE = Table(1, 3, None, ALLOCATE(_allocate), MANAGED_FROM(), OBJECT_FROM(_object_from_managed),
               TENSOR_FROM(_tensor_from_object), STREAM(_current_stream))
-TableArray.__dlpack_c_exchange_api__ = capsule_new(ctypes.addressof(TABLE), b"dlpack_exchange_api", None)
+TABLE_NAME = b"dlpack_exchange_api"  # a capsule keeps the address of its name alone
+TableArray.__dlpack_c_exchange_api__ = capsule_new(ctypes.addressof(TABLE), TABLE_NAME, None)

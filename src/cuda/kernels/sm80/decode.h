@@ -186,15 +186,14 @@ struct Decode {
       if (!row.owned) continue;
       RowEnd end{0.0f, -Infinity()};
       if (row.used) end = EndRow(m[half], l[half], SinkOf(p.options, row.query.head), value_scale);
-      const i64 offset = OutOffset(p, task.s, row.query);
+      const OutRow out(p, OutOffset(p, task.s, row.query), in_pairs);
       REGARD_UNROLL
       for (int u = 0; u < kMost; ++u) {
         if (UnitOf(u) >= kUnits) continue;
         REGARD_UNROLL
         for (int n = 0; n < 2; ++n) {
-          const float low = o[u][n][half * 2] * end.factor, high = o[u][n][half * 2 + 1] * end.factor;
           const int column = UnitOf(u) * 16 + n * 8 + Lane() % 4 * 2;
-          StorePair(p, offset, column, in_pairs, row.used ? low : 0, row.used ? high : 0);
+          out.Store(column, o[u][n][half * 2] * end.factor, o[u][n][half * 2 + 1] * end.factor);
         }
       }
       if (Warp() == 0 && Lane() % 4 == 0) StoreLse(p, task.s, row.query, end.lse);

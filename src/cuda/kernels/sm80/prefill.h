@@ -273,11 +273,10 @@ struct Prefill {
         if (!row.owned) continue;
         RowEnd end{0.0f, -Infinity()};
         if (row.used) end = EndRow(m[t][half], l[t][half], SinkOf(p.options, row.query.head), value_scale);
-        const i64 offset = OutOffset(p, task.s, row.query);
+        const OutRow out(p, OutOffset(p, task.s, row.query), in_pairs);
         REGARD_UNROLL
         for (int n = 0; n < kColumns; ++n) {
-          const float low = o[t][n][half * 2] * end.factor, high = o[t][n][half * 2 + 1] * end.factor;
-          StorePair(p, offset, n * 8 + Lane() % 4 * 2, in_pairs, row.used ? low : 0, row.used ? high : 0);
+          out.Store(n * 8 + Lane() % 4 * 2, o[t][n][half * 2] * end.factor, o[t][n][half * 2 + 1] * end.factor);
         }
         if (Lane() % 4 == 0) StoreLse(p, task.s, row.query, end.lse);
       }

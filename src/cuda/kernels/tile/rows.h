@@ -34,7 +34,9 @@ REGARD_DEVICE Task MakeTask(const ForwardParams& p, int tile_rows, int b, int kv
   if (first <= last) {
     const KeyRange low = VisibleKeys(p.options, task.s, first), high = VisibleKeys(p.options, task.s, last);
     task.any = {low.begin, high.end};
-    task.all = {high.begin, low.end};
+    // Rows past the last query see nothing: their sums stay 0, so that they can be written like the others.
+    const bool queries_only = (task.r0 + tile_rows - 1) / p.shape.group < task.s.seq_q;
+    if (queries_only || task.s.seq_q == task.s.rows) task.all = {high.begin, low.end};
   }
   return task;
 }
@@ -122,20 +124,32 @@ REGARD_COLD void StoreColumns(const Rows& out, Element type, i64 offset, int at,
   StoreElement(out.data, type, offset + at, low);
   if (at + 1 < head_dim_v) StoreElement(out.data, type, offset + at + 1, high);
 }
-REGARD_DEVICE void StorePair(const ForwardParams& p, i64 offset, int at, bool in_pairs, float low, float high) {
-  if (at >= p.shape.head_dim_v) return;
-  if (in_pairs) {
-    const u32 pair = p.out_type == Element::kF16 ? PackF16(low, high) : PackBF16(low, high);
-    Global<u32>(static_cast<u32*>(p.out.data)).Store((offset + at) / 2, pair);
-  } else {
-    StoreColumns(p.out, p.out_type, offset, at, p.shape.head_dim_v, low, high);
-  }
-}
+
 // Whether pairs of columns lie on words: 16-bit out, everything even.
 REGARD_DEVICE bool OutInPairs(const ForwardParams& p) {
   const u64 odd = static_cast<u64>(p.out.batch | p.out.row | p.out.head | p.shape.head_dim_v) & 1;
   return p.out_type != Element::kF32 && odd == 0 && (reinterpret_cast<u64>(p.out.data) & 3) == 0;
 }
+
+// A row of out as pairs of columns.
+struct OutRow {
+  const ForwardParams& p;
+  i64 offset;
+  bool in_pairs;
+  Global<u32> pairs;  // where in_pairs
+
+  REGARD_DEVICE OutRow(const ForwardParams& params, i64 at, bool as_pairs)
+      : p(params), offset(at), in_pairs(as_pairs), pairs(static_cast<u32*>(params.out.data) + at / 2) {}
+  // Columns at, at + 1; at is even.
+  REGARD_DEVICE void Store(int at, float low, float high) const {
+    if (at >= p.shape.head_dim_v) return;
+    if (in_pairs) {
+      pairs.Store(at / 2, p.out_type == Element::kF16 ? PackF16(low, high) : PackBF16(low, high));
+    } else {
+      StoreColumns(p.out, p.out_type, offset, at, p.shape.head_dim_v, low, high);
+    }
+  }
+};
 
 // out and lse of rows behind the last sequence of packed q: 0 and -inf. Spread over the whole grid.
 REGARD_DEVICE void ClearUnowned(const ForwardParams& p, int threads) {
