@@ -140,6 +140,17 @@ class Cuda(tool.ToolTest):
         self.assertEqual({(k["arch"], k["origin"]) for k in both}, {("sm_80", "disk"), ("sm_90", "compiled")})
 
     @needs_nvrtc
+    def test_warm_takes_every_phase_and_shares_kernels_between_cases(self):
+        cases = ["prefill sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32",
+                 "decode sq=1 skv=5000 hq=4 hkv=2 d=32 dtype=f32 append=1",
+                 "mixed b=2 sq=20 skv=64 hq=4 hkv=2 d=32 dtype=f32"]
+        warmed = self.good_json("cuda", "warm", *cases, "--arch=sm_80", "--json", **self.environment)["kernels"]
+        names = [kernel["kernel"] for kernel in warmed]
+        self.assertEqual(len(names), len(set(names)))
+        for part in ("generic.prefill", "generic.decode", "combine", "append"):
+            self.assertTrue(any(name.startswith(part) for name in names), names)
+
+    @needs_nvrtc
     def test_warm_without_a_cache_folder_compiles_and_says_so(self):
         with open(os.path.join(self.folder.name, "file"), "w", encoding="utf-8") as file:
             file.write("in the way")
