@@ -64,7 +64,7 @@ struct LaunchContext {
   Executor& executor;
   std::span<std::byte> workspace;         // 64-byte aligned (GPU: 256), plan.workspace_bytes
   const BackwardArgs* backward = nullptr; // set exactly where the phase is backward; args is then backward->forward
-  Stream stream;                          // of a GPU
+  Stream stream = {};                     // of a GPU
 };
 
 struct KernelInfo {
