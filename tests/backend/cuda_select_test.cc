@@ -201,6 +201,20 @@ TEST(CudaSelect, APretendedGpuIsPlannedButNeverRun) {
   }
 }
 
+TEST(CudaSelect, APlanOfWhatTheKernelCannotDoIsAnError) {
+  const Selection s = On("A100", "prefill sq=64 skv=64 d=128 dtype=f16");
+  try {
+    Plan(ParseProblem("prefill sq=64 skv=64 d=512 dtype=f16"), s);
+    FAIL() << "planned";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.field(), "selection");
+    EXPECT_NE(e.expected().find("head_dim 512, needs <= 256"), std::string::npos) << e.expected();
+  }
+  Selection without_device = s;
+  without_device.gpu = nullptr;
+  EXPECT_THROW(Plan(ParseProblem("prefill sq=64 skv=64 d=128 dtype=f16"), without_device), Error);
+}
+
 TEST(CudaSelect, ALongPromptNeedsStatesForResidentBlocksOnly) {
   const Problem p = ParseProblem("prefill sq=131072 skv=131072 hq=32 hkv=8 d=128 dtype=bf16 causal");
   const Plan plan(p, Select(p, DeviceCaps::Known("H100")));
