@@ -151,6 +151,17 @@ TEST(CudaSelect, ACpuRejectsEveryCudaRowForOneReason) {
   EXPECT_FALSE(s.gpu);
 }
 
+TEST(CudaSelect, NoRowTakesTheProblemOfAnotherDevice) {
+  const DeviceCaps gpu = DeviceCaps::Known("H100"), cpu = DeviceCaps::Host();
+  for (const char* text : {"prefill sq=64 skv=64 dtype=bf16", "decode sq=1 skv=64 dtype=f32", "backward sq=64 skv=64 dtype=f16"}) {
+    const Problem p = ParseProblem(text);
+    for (const KernelInfo* row : AllKernels()) {
+      const DeviceCaps& other = row->device == DeviceType::kCpu ? gpu : cpu;
+      EXPECT_FALSE(row->supports(*row, p, other).accepted) << row->name << ": " << text;
+    }
+  }
+}
+
 // docs/semantics.md, "Determinism": under invariance the numerics id depends on dtype, head dims, options and device
 // only.
 TEST(CudaSelect, NumericsNeverChangeWithPhaseLengthsBatchPageOrLayout) {
