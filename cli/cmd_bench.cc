@@ -226,7 +226,8 @@ BenchRun Measure(const Order& order, const BenchSettings& settings) {
   run.counters = settings.counters;
   run.with_goals = !order.rows.empty();
   if (run.with_goals) {
-    const bool on_cpu = std::any_of(order.rows.begin(), order.rows.end(), [](const Row& r) { return !r.kernel.starts_with("cuda"); });
+    const bool on_cpu = std::any_of(order.rows.begin(), order.rows.end(),
+                                    [](const Row& r) { return !r.kernel.starts_with("cuda"); });
     const auto ratio = on_cpu && ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
     if (ratio) run.read_ratio = Quantile(ratio->Measure(), 0.5);
     run.rows = MeasureRows(order.rows, settings, ratio.get());

@@ -28,8 +28,8 @@ bool HasOptions(const Problem& p) {
 }
 
 // Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two tiles a warp read
-// each key from shared memory once for both: at D = Dv = 128 a step of 16 rows and 64 keys moves 22 KiB of it in place
-// of 38, by the model of src/cuda/floor.cc the difference between a tensor-bound kernel and one bound by shared memory.
+// each key from shared memory once for both: at D = Dv = 128 a step of 16 rows and 64 keys moves 24 KiB of it in place
+// of 40, by the model of src/cuda/floor.cc the difference between a tensor-bound kernel and one bound by shared memory.
 // Two tiles with options, or wider, would spill registers (NVRTC 13.5, sm_80, D = 128 with options: 538 bytes).
 struct Tiling {
   int warps, tiles, stages;

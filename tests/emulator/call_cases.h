@@ -1,4 +1,4 @@
-// Problems of the calls in call_test.cc, on the first GPU of forward_cases.h (a T4) unless another is named;
+// Problems of the calls in call_test.cc, on the first GPU of emulated_cases.h (a T4) unless another is named;
 // write_instances.cc compiles what they need.
 #pragma once
 

@@ -15,8 +15,8 @@
 #include "src/cuda/driver/memory.h"
 #include "tests/emulator/call_cases.h"
 #include "tests/emulator/device_case.h"
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
 
 namespace regard::emulator {
 namespace {
