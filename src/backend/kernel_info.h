@@ -78,7 +78,7 @@ struct KernelInfo {
   KernelPlan (*plan)(const KernelInfo&, const Problem&, const DeviceCaps&, int threads);
   void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends; backward: the gradients
   const char* summary;                    // one phrase for `regard list`
-  DeviceType device = DeviceType::kCpu;   // whose memory it works on
+  DeviceType device = DeviceType::kCpu;   // whose memory it works on; supports() rejects every other device
 };
 
 // All tables, in order of preference: GPU rows first (each device takes its own only), then CPU best ISA first, the
