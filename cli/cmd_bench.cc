@@ -182,7 +182,8 @@ Order OrderOf(const Options& options) {
   }
   if (!options.rows.empty()) order.rows = RowsMatching(order.rows, options.rows);
   if (!options.kernel.empty() || !options.backend.empty()) {
-    throw Error(options.kernel.empty() ? "--backend" : "--kernel", options.kernel + options.backend, "cases, or a suite without goals; rows name theirs");
+    throw Error(options.kernel.empty() ? "--backend" : "--kernel", options.kernel + options.backend,
+                "cases, or a suite without goals; rows name theirs");
   }
   if (!options.report.empty()) throw Error("--report", options.report, "cases, or a suite without goals");
   return order;

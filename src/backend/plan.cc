@@ -1,5 +1,6 @@
-// Plan and Launch. A launch's workspace on the CPU: the sequences, the checks' scratch, then the kernel's own, each 64-byte
-// aligned; on a GPU the kernel's own alone, 256-byte aligned. A plan owns its numbers and shares them among its copies' threads; workspace, tensors and executor are the caller's.
+// Plan and Launch. A launch's workspace on the CPU: the sequences, the checks' scratch, then the kernel's own, each
+// 64-byte aligned; on a GPU the kernel's own alone, 256-byte aligned. A plan owns its numbers and shares them among its
+// copies' threads; workspace, tensors and executor are the caller's.
 #include "regard/plan.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The GPUs of this machine, as the driver describes them. What it does not tell (rates) comes from the product's data sheet,
-// or from the clock and the multiprocessors.
+// The GPUs of this machine, as the driver describes them. What it does not tell (rates) comes from the product's data
+// sheet, or from the clock and the multiprocessors.
 #include "src/cuda/devices.h"
 
 #include <array>
@@ -17,14 +17,14 @@ namespace cuda {
 namespace {
 
 // f32 operations of a multiprocessor in a clock, and those of its tensor cores on f16 products summed in f32 (CUDA C++
-// Programming Guide, arithmetic throughput; architecture papers of Volta to Blackwell). Consumer chips of sm_86, 89 and 120
-// sum in f32 at half the rate of their professional twins: the lower figure stands here.
+// Programming Guide, arithmetic throughput; architecture papers of Volta to Blackwell). Consumer chips of sm_86, 89 and
+// 120 sum in f32 at half the rate of their professional twins: the lower figure stands here.
 struct Rates {
   int sm;
   double f32, tensor;
 };
-constexpr Rates kRates[] = {{70, 128, 1024},  {75, 128, 1024},  {80, 128, 2048},  {86, 256, 512},
-                            {89, 256, 512},   {90, 256, 4096},  {100, 256, 8192}, {120, 256, 512}};
+constexpr Rates kRates[] = {{70, 128, 1024}, {75, 128, 1024}, {80, 128, 2048},  {86, 256, 512},
+                            {89, 256, 512},  {90, 256, 4096}, {100, 256, 8192}, {120, 256, 512}};
 
 Rates RatesOf(int sm) {
   Rates rates = kRates[0];
@@ -98,7 +98,9 @@ const std::vector<DeviceCaps>& Devices() {
 
 }  // namespace
 
-const Status& WhyNoGpu() { return Driver().status; }
+const Status& WhyNoGpu() {
+  return Driver().status;
+}
 
 }  // namespace cuda
 
@@ -114,7 +116,8 @@ const DeviceCaps& DeviceCaps::Gpu(int index) {
   const std::vector<DeviceCaps>& devices = cuda::Devices();
   if (index >= 0 && static_cast<std::size_t>(index) < devices.size()) return devices[static_cast<std::size_t>(index)];
   const std::string value = "cuda:" + std::to_string(index);
-  if (!devices.empty()) throw Error("device", value, "0 to " + std::to_string(devices.size() - 1) + ", a GPU of this machine");
+  if (!devices.empty())
+    throw Error("device", value, "0 to " + std::to_string(devices.size() - 1) + ", a GPU of this machine");
   const cuda::Status& why = cuda::WhyNoGpu();
   throw Error("device", value, "a GPU: " + why.reason + (why.remedy.empty() ? "" : " (" + why.remedy + ")"));
 }

@@ -1,5 +1,5 @@
-// Calls on tensors of a GPU, as a program makes them: one-call functions, plans within their bounds, gradients, merging, and
-// what is refused. The driver is the fake one, the kernels run in the emulator.
+// Calls on tensors of a GPU, as a program makes them: one-call functions, plans within their bounds, gradients,
+// merging, and what is refused. The driver is the fake one, the kernels run in the emulator.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,8 +15,8 @@
 #include "src/cuda/driver/memory.h"
 #include "tests/emulator/call_cases.h"
 #include "tests/emulator/device_case.h"
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
 
 namespace regard::emulator {
 namespace {
@@ -70,7 +70,13 @@ TEST(Call, AttentionAllocatesItsResultsOnTheGpuOfItsTensors) {
   std::memcpy(host_lse.data(), lse.data(), lse.size());
   std::memcpy(host.args().out.data, out.data(), out.size());
   host.args().lse = TensorView::Contiguous(host_lse.data(), DType::kF32, {2, 4, 33});
-  const cases::Accuracy accuracy = cases::CheckAccuracy([&] { Problem with = p; with.lse = true; return with; }(), host.args());
+  const cases::Accuracy accuracy = cases::CheckAccuracy(
+      [&] {
+        Problem with = p;
+        with.lse = true;
+        return with;
+      }(),
+      host.args());
   EXPECT_TRUE(accuracy.ok()) << accuracy.where;
   ExpectNoReports();
 }
@@ -190,8 +196,10 @@ TEST(Call, ShapesBeyondThePlanAreRefusedBeforeAnythingIsWritten) {
 }
 
 TEST(Call, AppendsRotateAndWriteTheCache) {
-  const Problem p = ParseProblem("decode b=2 sq=1 skv=40 hq=4 hkv=2 d=64 dtype=f16 page=16 append=1 rotary=half lens=40,23");
-  cases::CheckReport report = cases::RunCheck(std::vector<Problem>{p}, std::vector<const KernelInfo*>{FindKernel("cuda.sm75.decode.f16")});
+  const Problem p =
+      ParseProblem("decode b=2 sq=1 skv=40 hq=4 hkv=2 d=64 dtype=f16 page=16 append=1 rotary=half lens=40,23");
+  cases::CheckReport report =
+      cases::RunCheck(std::vector<Problem>{p}, std::vector<const KernelInfo*>{FindKernel("cuda.sm75.decode.f16")});
   for (const cases::Miss& miss : report.misses) ADD_FAILURE() << miss.problem << ": " << miss.what;
   EXPECT_EQ(report.runs, 1);
   ExpectNoReports();
@@ -201,7 +209,8 @@ TEST(Call, GradientsMeetTheAccuracyRule) {
   std::vector<Problem> problems;
   for (const CallCase& c : kBackwardCases) problems.push_back(ParseProblem(c.problem));
   std::vector<const KernelInfo*> kernels;
-  for (const char* type : {"f32", "f16", "bf16"}) kernels.push_back(FindKernel(std::string("cuda.generic.backward.") + type));
+  for (const char* type : {"f32", "f16", "bf16"})
+    kernels.push_back(FindKernel(std::string("cuda.generic.backward.") + type));
   const cases::CheckReport report = cases::RunCheck(problems, kernels);
   for (const cases::Miss& miss : report.misses) ADD_FAILURE() << miss.problem << ": " << miss.what;
   EXPECT_EQ(report.runs, static_cast<std::int64_t>(problems.size()));
@@ -222,7 +231,8 @@ TEST(Call, GradientsAreAllocatedOnTheGpu) {
   const BackwardResult result = AttentionBackward(call, p.options);
   EXPECT_EQ(result.selection.kernel, "cuda.generic.backward.f16");
   CheckDevice(kGpu);
-  for (const auto& [owned, expected] : {std::pair{&result.dq, &host.call().dq}, {&result.dk, &host.call().dk}, {&result.dv, &host.call().dv}}) {
+  for (const auto& [owned, expected] :
+       {std::pair{&result.dq, &host.call().dq}, {&result.dk, &host.call().dk}, {&result.dv, &host.call().dv}}) {
     EXPECT_EQ(owned->view().device, kGpu);
     const std::vector<std::byte> bytes = BytesOf(owned->view());
     std::memcpy(expected->data, bytes.data(), bytes.size());
@@ -261,9 +271,11 @@ TEST(Call, MergingStatesAgreesWithTheCpu) {
   };
   std::vector<float> l_a = numbers(kRows * kHeads, 0.7f), l_b = numbers(kRows * kHeads, 1.3f);
   l_a[0] = l_a[4] = l_b[4] = l_b[7] = none;
-  const Both o_a(numbers(kRows * kHeads * kDims, 0.1f), {kRows, kHeads, kDims}), o_b(numbers(kRows * kHeads * kDims, 0.3f), {kRows, kHeads, kDims});
+  const Both o_a(numbers(kRows * kHeads * kDims, 0.1f), {kRows, kHeads, kDims}),
+      o_b(numbers(kRows * kHeads * kDims, 0.3f), {kRows, kHeads, kDims});
   const Both lse_a(l_a, {kHeads, kRows}), lse_b(l_b, {kHeads, kRows});
-  Both out(numbers(kRows * kHeads * kDims, 0), {kRows, kHeads, kDims}), lse(numbers(kRows * kHeads, 0), {kHeads, kRows});
+  Both out(numbers(kRows * kHeads * kDims, 0), {kRows, kHeads, kDims}),
+      lse(numbers(kRows * kHeads, 0), {kHeads, kRows});
   MergeStates(o_a.gpu, lse_a.gpu, o_b.gpu, lse_b.gpu, out.gpu, lse.gpu);
   cuda::Synchronize(0, nullptr);
   MergeStates(o_a.host, lse_a.host, o_b.host, lse_b.host, out.host, lse.host);

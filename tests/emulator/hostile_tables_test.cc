@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "src/cases/cases.h"
-#include "tests/emulator/forward_cases.h"
-#include "tests/emulator/forward_runner.h"
+#include "tests/emulator/emulated_cases.h"
+#include "tests/emulator/run_on_device.h"
 
 namespace regard::emulator {
 namespace {
@@ -44,7 +44,7 @@ std::vector<std::byte> FirstSequence(const AttentionArgs& args, std::int64_t que
 void Try(const Hostile& hostile, int device) {
   const Problem p = ParseProblem(hostile.problem);
   cases::Case clean = cases::MakeCase(p);
-  ASSERT_EQ(RunOnDevice(p, clean.args(), device).Wrong(), "") << hostile.problem;
+  ASSERT_EQ(RunOnDevice(p, clean.call(), device).Wrong(), "") << hostile.problem;
   for (const std::int32_t value : hostile.values) {
     SCOPED_TRACE(std::string(kGpus[device]) + ": " + hostile.problem + ": " + hostile.words + ": " +
                  std::to_string(value));
@@ -54,14 +54,14 @@ void Try(const Hostile& hostile, int device) {
     auto& entry = *static_cast<std::int32_t*>(table.rank == 2 ? table.At(1, hostile.entry) : table.At(hostile.entry));
     ASSERT_NE(entry, value);
     entry = value;
-    const Outcome outcome = RunOnDevice(p, bad.args(), device);
+    const Outcome outcome = RunOnDevice(p, bad.call(), device);
     EXPECT_TRUE(outcome.reports.empty()) << outcome.Wrong();
     EXPECT_NE(outcome.error.find("cuda.tables"), std::string::npos) << "error: " << outcome.error;
     EXPECT_NE(outcome.error.find(hostile.words), std::string::npos) << "error: " << outcome.error;
     EXPECT_TRUE(FirstSequence(bad.args(), p.seq_q) == FirstSequence(clean.args(), p.seq_q)) << "sequence 0 has changed";
     // The error was told once; a call that follows is right again.
     cases::Case again = cases::MakeCase(p);
-    EXPECT_EQ(RunOnDevice(p, again.args(), device).Wrong(), "");
+    EXPECT_EQ(RunOnDevice(p, again.call(), device).Wrong(), "");
     EXPECT_TRUE(Bytes(again.args().out) == Bytes(clean.args().out)) << "a later call has changed";
   }
 }

@@ -8,8 +8,8 @@
 
 #include "regard/attention.h"
 #include "src/cuda/driver/memory.h"
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
 #include "tests/support/sequence_data.h"
 
 namespace regard::emulator {

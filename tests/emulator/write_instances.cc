@@ -14,7 +14,7 @@
 
 #include "src/cuda/instances.h"
 #include "tests/emulator/call_cases.h"
-#include "tests/emulator/forward_cases.h"
+#include "tests/emulator/emulated_cases.h"
 
 namespace regard::emulator {
 namespace {
@@ -57,7 +57,7 @@ bool Write(const std::string& path, const std::string& text) {
 
 int Run(const std::string& folder, int files) {
   std::map<std::string, cuda::KernelInstance> instances;
-  for (cuda::KernelInstance& instance : AllInstances()) instances.emplace(instance.name, std::move(instance));
+  for (cuda::KernelInstance& instance : CaseInstances()) instances.emplace(instance.name, std::move(instance));
   const auto add_calls = [&](const auto& calls) {
     for (const CallCase& c : calls) {
       for (cuda::KernelInstance& instance : cuda::InstancesFor(ParseProblem(c.problem), DeviceCaps::Known(c.gpu))) {
@@ -67,8 +67,6 @@ int Run(const std::string& folder, int files) {
   };
   add_calls(kCallCases);
   add_calls(kBackwardCases);
-  const cuda::KernelInstance merge = cuda::MergeInstance();
-  instances.emplace(merge.name, merge);
   std::vector<Unit> units(static_cast<std::size_t>(files));
   int number = 0;
   for (const auto& [name, instance] : instances) {

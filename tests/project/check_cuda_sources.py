@@ -2,7 +2,8 @@
 
   head         every file begins with a comment and has #pragma once
   includes     only "..." files of src/cuda/kernels, by their path from there
-  instructions asm, double underscores, CUDA's built-in names and std:: only in ptx/ (and the macros of base/)
+  instructions asm, double underscores and CUDA's built-in names only in ptx/ (and base/clang.h, and the macros of base/),
+               std:: nowhere
   memory       no pointer is dereferenced, indexed or followed by an arrow outside ptx/: views do that
 """
 import os
@@ -17,10 +18,12 @@ REINTERPRET = re.compile(r"\breinterpret_cast\b(?!<u64>)")  # an address as a nu
 INCLUDE = re.compile(r"^\s*#\s*include\s+(.*)$")
 # "const i32* name", "void* data = nullptr": the names of pointers.
 POINTER = re.compile(r"\b\w+(?:\s+const)?\s*\*\s*(?:const\s+)?(\w+)\s*(?=[,;=){])")
+# CUDA's built-in names for a clang without CUDA's headers.
+LIKE_PTX = {"base/clang.h"}
 # What base/ may say beyond the rules.
 ALLOWED = {
-    "base/types.h": {"__CUDACC__", "__device__", "__forceinline__", "__noinline__"},
-    "base/kernel.h": {"__CUDACC__", "__global__", "__launch_bounds__", "__grid_constant__", "__VA_ARGS__"},
+    "base/types.h": {"__CUDACC__", "__CUDA__", "__host__", "__device__", "__forceinline__", "__noinline__"},
+    "base/kernel.h": {"__CUDACC__", "__CUDA__", "__global__", "__launch_bounds__", "__grid_constant__", "__VA_ARGS__"},
     "base/float_bits.h": {"__builtin_bit_cast"},
 }
 
@@ -60,7 +63,7 @@ def faults_of(name, text, files, pointers):
         faults.append((1, "no comment at the head says what the file is for"))
     if "#pragma once" not in text:
         faults.append((1, "no #pragma once"))
-    inside = name.startswith("ptx/")
+    inside = name.startswith("ptx/") or name in LIKE_PTX
     code = without_comments(text)
     names = pointers | set(POINTER.findall(code))
     for number, line in enumerate(code.split("\n"), 1):

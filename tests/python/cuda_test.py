@@ -25,8 +25,7 @@ def test_calls_on_an_emulated_gpu(tmp_path):
     cuda, nvrtc = fake_library("cuda"), fake_library("nvrtc")
     if cuda is None or nvrtc is None:
         pytest.skip("the fake driver is not built: ninja regard_fake_cuda regard_fake_nvrtc")
-    # Loaded first: its thread-local variables are of the kind that a running program has little room for.
-    environment = {**os.environ, "LD_PRELOAD": cuda, "REGARD_LIBCUDA": cuda, "REGARD_NVRTC": nvrtc, "REGARD_FAKE_GPU": "A100",
+    environment = {**os.environ, "REGARD_LIBCUDA": cuda, "REGARD_NVRTC": nvrtc, "FAKE_CUDA_GPUS": "A100",
                    "REGARD_CUDA_CACHE": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", os.path.join(HERE, "cuda_calls.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)

@@ -108,7 +108,7 @@ REGARD_FAKE_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   if (!kernel) {
     return Refuse(CUDA_ERROR_NOT_FOUND, "cuModuleLoadData",
                   "no emulated kernel is registered as '" + std::string(name) +
-                      "': tests/emulator/forward_cases.cc has no case that needs it");
+                      "': tests/emulator/emulated_cases.cc has no case that needs it");
   }
   *module = new CUmod_st{{kernel}};
   return CUDA_SUCCESS;

@@ -1,13 +1,13 @@
-// Device memory lives as long as one call.
-#include "tests/emulator/forward_runner.h"
+// Device memory lives as long as one call; every tensor has an allocation of its own.
+#include "tests/emulator/run_on_device.h"
 
 #include <cstdlib>
 #include <exception>
 
 #include "regard/device.h"
-#include "tests/emulator/device_case.h"
+#include "src/cases/on_device.h"
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
 
 namespace regard::emulator {
 
@@ -17,21 +17,21 @@ std::string Outcome::Wrong() const {
   return wrong;
 }
 
-Outcome RunOnDevice(const Problem& bounds, const AttentionArgs& host, int device) {
-  const Selection selection = Select(bounds, DeviceCaps::Gpu(device));
+Outcome RunOnDevice(const Problem& bounds, const BackwardArgs& call, int device, const std::string& row) {
+  const DeviceCaps& caps = DeviceCaps::Gpu(device);
+  const Selection selection = row.empty() ? Select(bounds, caps) : Select(bounds, caps, KernelChoice{{row}, {}});
   Outcome outcome;
   outcome.kernel = selection.kernel;
-  const DeviceCase on_device(host, device);
   const Plan plan(bounds, selection);
-  const cuda::DeviceBuffer workspace(device, plan.workspace_bytes());
+  const cases::CaseOnDevice run(plan, call);
   try {
-    Launch(plan, on_device.args(), {workspace.data(), workspace.bytes()});
-    CheckDevice({DeviceType::kCuda, device});
+    run.Launch();
+    run.Finish();
   } catch (const std::exception& e) {
     outcome.error = e.what();
+    run.Finish();  // the error is told once
   }
   outcome.reports = fake::TakeReports();
-  on_device.CopyBack();
   return outcome;
 }
 

@@ -1,5 +1,5 @@
 // Cases as text; the grid's own are those that every CPU kernel is checked on.
-#include "tests/emulator/forward_cases.h"
+#include "tests/emulator/emulated_cases.h"
 
 #include <iterator>
 #include <map>
@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "regard/device.h"
-#include "regard/plan.h"
+#include "src/backend/kernel_info.h"
 #include "src/cases/grid.h"
 #include "src/cuda/instances.h"
 #include "src/cuda/known_gpus.h"
@@ -46,11 +46,11 @@ constexpr const char* kWide[] = {
 
 }  // namespace
 
-std::vector<ForwardCase> ForwardCases() {
-  std::vector<ForwardCase> cases;
+std::vector<EmulatedCase> EmulatedCases() {
+  std::vector<EmulatedCase> cases;
   const int gpus = static_cast<int>(std::size(kGpus));
   const auto add = [&](Problem p) {
-    if (p.phase == Phase::kBackward || p.score_mod || p.mask_mod) return;
+    if (p.score_mod || p.mask_mod) return;  // functions of the caller's process
     const int device = static_cast<int>(cases.size()) % gpus;
     cases.push_back({device, std::move(p)});
   };
@@ -60,6 +60,14 @@ std::vector<ForwardCase> ForwardCases() {
   }
   for (const char* text : kWide) add(ParseProblem(text));
   return cases;
+}
+
+std::vector<const KernelInfo*> RowsFor(const Problem& p, const DeviceCaps& caps) {
+  std::vector<const KernelInfo*> rows;
+  for (const KernelInfo& row : CudaKernels()) {
+    if (row.supports(row, p, caps).accepted) rows.push_back(&row);
+  }
+  return rows;
 }
 
 std::vector<const char*> HostileProblems() {
@@ -93,21 +101,12 @@ std::vector<testing::Shape> InvarianceShapes() {
 
 namespace {
 
-std::vector<cuda::KernelInstance> InstancesOf(const Problem& p, const DeviceCaps& caps) {
-  std::vector<cuda::KernelInstance> instances;
-  int head_dim_v = 0;
-  if (Select(p, caps).kernel.starts_with("cuda.generic.")) {
-    const cuda::GenericConfig config = cuda::GenericConfigFor(p);
-    head_dim_v = config.head_dim_v;
-    instances.push_back(cuda::InstanceOf(config));
-  } else {
-    const cuda::TensorConfig config = cuda::TensorConfigFor(p, *caps.gpu).value();
-    head_dim_v = config.head_dim_v;
-    instances.push_back(cuda::InstanceOf(config));
-  }
-  if (cuda::RunsSplit(p)) instances.push_back(cuda::CombineInstance(head_dim_v));
-  if (p.append) instances.push_back(cuda::AppendInstance());
-  return instances;
+// The second word of its name.
+cuda::Generation GenerationOf(const KernelInfo& row) {
+  const std::string_view name = row.name;
+  return name.starts_with("cuda.sm80.")   ? cuda::Generation::kSm80
+         : name.starts_with("cuda.sm75.") ? cuda::Generation::kSm75
+                                          : cuda::Generation::kGeneric;
 }
 
 // The problem of n of a shape's queries, as far as kernels go.
@@ -127,13 +126,17 @@ Problem ProblemOf(const testing::Shape& s, std::int64_t n) {
 
 }  // namespace
 
-std::vector<cuda::KernelInstance> AllInstances() {
+std::vector<cuda::KernelInstance> CaseInstances() {
   std::map<std::string, cuda::KernelInstance> instances;
   const auto add = [&](const Problem& p, int device) {
-    for (cuda::KernelInstance& i : InstancesOf(p, DeviceCaps::Known(kGpus[device])))
-      instances.emplace(i.name, std::move(i));
+    const DeviceCaps caps = DeviceCaps::Known(kGpus[device]);
+    for (const KernelInfo* row : RowsFor(p, caps)) {
+      for (cuda::NeededInstance& needed : cuda::InstancesOf(GenerationOf(*row), p, *caps.gpu)) {
+        instances.emplace(needed.instance.name, std::move(needed.instance));
+      }
+    }
   };
-  for (const ForwardCase& c : ForwardCases()) add(c.problem, c.device);
+  for (const EmulatedCase& c : EmulatedCases()) add(c.problem, c.device);
   for (int device = 0; device < static_cast<int>(std::size(kGpus)); ++device) {
     for (const char* text : HostileProblems()) add(ParseProblem(text), device);
     for (const testing::Shape& shape : InvarianceShapes()) {

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
-#include "tests/emulator/forward_runner.h"
+#include "tests/emulator/run_on_device.h"
 #include "tests/support/sequence_data.h"
 
 namespace regard::emulator {
@@ -32,7 +32,9 @@ Bits RowsOf(const SequenceData& d, AttentionArgs a, int device) {
   Buffer lse = Buffer::Poisoned(DType::kF32, a.q.shape[1] * d.shape.heads_q);
   a.out.data = out.At(0);
   a.lse = TensorView::Contiguous(lse.At(0), DType::kF32, {1, d.shape.heads_q, a.q.shape[1]});
-  const Outcome outcome = RunOnDevice(p, a, device);
+  BackwardArgs call;
+  call.forward = a;
+  const Outcome outcome = RunOnDevice(p, call, device);
   EXPECT_EQ(outcome.Wrong(), "") << outcome.kernel;
   Bits bits;
   bits.out = out.bytes;

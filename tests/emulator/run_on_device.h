@@ -17,9 +17,10 @@ struct Outcome {
   std::string Wrong() const;
 };
 
-// Runs on device `device` of the fake driver. `host` has memory for out (and lse); results, appended keys among them,
-// are copied back there.
-Outcome RunOnDevice(const Problem& bounds, const AttentionArgs& host, int device);
+// Runs on device `device` of the fake driver, by the kernel that Select chooses, or by the row of that name. The call
+// has memory for all that it writes; results are copied back there, of the sequences that are right also where another
+// one's tables are not.
+Outcome RunOnDevice(const Problem& bounds, const BackwardArgs& call, int device, const std::string& row = {});
 
 // Names the fake driver and the fake NVRTC to the library. Before anything of regard is called.
 void UseFakeDriver();

@@ -18,9 +18,9 @@
 #include "src/cases/oracle.h"
 #include "src/problem/sequence.h"
 #include "src/reference/reference.h"
+#include "tests/emulator/emulated_cases.h"
 #include "tests/emulator/fake/control.h"
-#include "tests/emulator/forward_cases.h"
-#include "tests/emulator/forward_runner.h"
+#include "tests/emulator/run_on_device.h"
 
 namespace regard::emulator {
 namespace {
@@ -51,59 +51,69 @@ std::string CacheDifference(const char* name, const TensorView& got, const Tenso
   return {};
 }
 
-// Runs one case; what went wrong, or nothing.
-std::string EmulateForward(const ForwardCase& c) {
+struct CaseRun {
+  std::vector<std::string> kernels;  // the rows that ran
+  std::vector<std::string> wrong;    // one line for each that went wrong
+};
+
+// Runs one case by every row that can do it.
+CaseRun Emulate(const EmulatedCase& c) {
   const Problem& p = c.problem;
-  cases::Case host = cases::MakeCase(p);
+  const cases::Case inputs = cases::MakeCase(p);
   cases::Case judged;
   if (p.append) {
-    judged = host.Clone();
+    judged = inputs.Clone();
     Append(p, judged.args());
   }
-  const cases::Oracle oracle(p, p.append ? judged.args() : host.args());
-  cases::PoisonOutputs(host.args());
-  const Outcome outcome = RunOnDevice(p, host.args(), c.device);
-  const auto told = [&](const std::string& wrong) { return wrong.empty() ? wrong : outcome.kernel + ": " + wrong; };
-  if (!outcome.Wrong().empty()) return told(outcome.Wrong());
-  if (!outcome.kernel.starts_with("cuda.")) return told("no CUDA kernel");
-  const cases::Accuracy accuracy = oracle.Compare(host.args());
-  if (!accuracy.ok()) return told(accuracy.where);
-  if (!p.append) return {};
-  const std::string k = CacheDifference("k", host.args().k, judged.args().k, p.options.rotary != Rotary::kNone);
-  return told(k.empty() ? CacheDifference("v", host.args().v, judged.args().v, false) : k);
+  const cases::CallOracle oracle(p, p.append ? judged.call() : inputs.call());
+  CaseRun run;
+  for (const KernelInfo* row : RowsFor(p, DeviceCaps::Gpu(c.device))) {
+    run.kernels.emplace_back(row->name);
+    cases::Case mine = inputs.Clone();
+    cases::PoisonOutputs(p, mine.call());
+    std::string wrong = RunOnDevice(p, mine.call(), c.device, row->name).Wrong();
+    if (wrong.empty()) {
+      const cases::Accuracy accuracy = oracle.Compare(mine.call());
+      if (!accuracy.ok()) wrong = accuracy.where;
+    }
+    if (wrong.empty() && p.append) {
+      wrong = CacheDifference("k", mine.args().k, judged.args().k, p.options.rotary != Rotary::kNone);
+      if (wrong.empty()) wrong = CacheDifference("v", mine.args().v, judged.args().v, false);
+    }
+    if (!wrong.empty()) run.wrong.push_back(std::string(row->name) + ": " + wrong);
+  }
+  return run;
 }
 
-class Forward : public ::testing::TestWithParam<int> {};
+class Emulated : public ::testing::TestWithParam<int> {};
 
-TEST_P(Forward, CasesMeetTheAccuracyRuleAndEveryDetectorIsSilent) {
-  const std::vector<ForwardCase> all = ForwardCases();
+TEST_P(Emulated, CasesMeetTheAccuracyRuleAndEveryDetectorIsSilent) {
+  const std::vector<EmulatedCase> all = EmulatedCases();
   std::set<std::string> kernels;
-  std::int64_t cases = 0;
+  std::int64_t cases = 0, runs = 0;
   for (std::size_t n = static_cast<std::size_t>(GetParam()); n < all.size(); n += kShards) {
-    const ForwardCase& c = all[n];
-    kernels.insert(std::string(Select(c.problem, DeviceCaps::Gpu(c.device)).kernel));
-    const std::string wrong = EmulateForward(c);
-    EXPECT_EQ(wrong, "") << kGpus[c.device] << ": " << Print(c.problem);
+    const CaseRun run = Emulate(all[n]);
+    EXPECT_FALSE(run.kernels.empty()) << Print(all[n].problem);
+    for (const std::string& wrong : run.wrong) {
+      ADD_FAILURE() << kGpus[all[n].device] << ": " << Print(all[n].problem) << "\n" << wrong;
+    }
+    kernels.insert(run.kernels.begin(), run.kernels.end());
+    runs += static_cast<std::int64_t>(run.kernels.size());
     ++cases;
   }
-  std::int64_t launches = 0;
-  for (const fake::KernelUse& use : fake::Uses()) launches += use.launches;
-  std::printf("emulated %zu kernels x %lld cases, %zu instances, %lld launches\n", kernels.size(),
-              static_cast<long long>(cases), fake::Uses().size(), static_cast<long long>(launches));
+  std::printf("emulated %zu kernels x %lld cases: %lld runs of %zu instances\n", kernels.size(),
+              static_cast<long long>(cases), static_cast<long long>(runs), fake::Uses().size());
 }
 
-TEST(ForwardCases, ReachEveryRowOfTheTable) {
-  std::set<std::string> reached;
-  for (const ForwardCase& c : ForwardCases())
-    reached.insert(Select(c.problem, DeviceCaps::Known(kGpus[c.device])).kernel);
-  for (const KernelInfo& row : CudaKernels()) {
-    if (!std::string_view(row.name).starts_with("cuda.generic.backward")) {
-      EXPECT_TRUE(reached.contains(row.name)) << row.name;
-    }
+TEST(EmulatedCases, ReachEveryRowOfTheTable) {
+  std::set<std::string_view> reached;
+  for (const EmulatedCase& c : EmulatedCases()) {
+    for (const KernelInfo* row : RowsFor(c.problem, DeviceCaps::Known(kGpus[c.device]))) reached.insert(row->name);
   }
+  for (const KernelInfo& row : CudaKernels()) EXPECT_TRUE(reached.contains(row.name)) << row.name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Grid, Forward, ::testing::Range(0, kShards));
+INSTANTIATE_TEST_SUITE_P(Grid, Emulated, ::testing::Range(0, kShards));
 
 // What each kernel did, and where lanes met in the same bank of shared memory.
 void PrintUses() {
@@ -129,10 +139,11 @@ int RunAlone(const std::string& text) {
     LaunchOptions options;
     options.count_banks = true;
     fake::SetLaunchOptions(options);
-    const std::string wrong = EmulateForward({device, ParseProblem(text.substr(colon + 1))});
+    const CaseRun run = Emulate({device, ParseProblem(text.substr(colon + 1))});
     PrintUses();
-    std::printf("%s\n", wrong.empty() ? "meets the accuracy rule" : wrong.c_str());
-    return wrong.empty() ? 0 : 1;
+    for (const std::string& wrong : run.wrong) std::printf("%s\n", wrong.c_str());
+    std::printf("%zu kernels, %zu wrong\n", run.kernels.size(), run.wrong.size());
+    return run.wrong.empty() ? 0 : 1;
   }
   std::fprintf(stderr, "expected 'GPU: CASE' with one of %s\n", kGpuList);
   return 2;
@@ -142,7 +153,7 @@ int RunAlone(const std::string& text) {
 }  // namespace regard::emulator
 
 // test_emulated_cuda "GPU: CASE" runs one case alone, as a failure prints it, and says what its kernels did. They must
-// be among those compiled (forward_cases.cc).
+// be among those compiled (emulated_cases.cc).
 int main(int argc, char** argv) {
   regard::emulator::UseFakeDriver();
   ::testing::InitGoogleTest(&argc, argv);
