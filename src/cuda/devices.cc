@@ -61,19 +61,23 @@ DeviceCaps Describe(const DriverApi& api, int index) {
   gpu.shared_per_block_bytes = attribute(abi::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   gpu.l2_bytes = attribute(abi::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
   gpu.memory_bytes = static_cast<std::int64_t>(memory);
-  if (const KnownGpu* known = FindKnown(caps.name); known && known->sm == gpu.sm) {
-    gpu.memory_gbps = known->memory_gbps;
-    gpu.tensor_f16_tflops = known->tensor_f16_tflops;
-    gpu.f32_tflops = known->f32_tflops;
+  // Rates: a known product's, for as many multiprocessors as this one has; else the architecture's at this clock.
+  const KnownGpu* known = FindKnown(caps.name);
+  if (known && known->sm != gpu.sm) known = nullptr;
+  if (known) {
+    const double share = static_cast<double>(gpu.multiprocessors) / known->multiprocessors;
+    gpu.tensor_f16_tflops = known->tensor_f16_tflops * share;
+    gpu.f32_tflops = known->f32_tflops * share;
   } else {
     const Rates rates = RatesOf(gpu.sm);
     const double hz = 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
     gpu.tensor_f16_tflops = rates.tensor * gpu.multiprocessors * hz / 1e12;
     gpu.f32_tflops = rates.f32 * gpu.multiprocessors * hz / 1e12;
-    // Two transfers a clock.
-    gpu.memory_gbps = 2 * 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) *
-                      (attribute(abi::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8.0) / 1e9;
   }
+  // Two transfers a clock; variants of a product differ here, so that the data sheet comes second.
+  gpu.memory_gbps = 2 * 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) *
+                    (attribute(abi::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8.0) / 1e9;
+  if (gpu.memory_gbps <= 0 && known) gpu.memory_gbps = known->memory_gbps;
   const NvrtcApi& nvrtc = Nvrtc();
   gpu.nvrtc_major = nvrtc.status.ok ? nvrtc.major : 0;
   Status compiler = nvrtc.status;

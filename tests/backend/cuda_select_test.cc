@@ -151,6 +151,17 @@ TEST(CudaSelect, ACpuRejectsEveryCudaRowForOneReason) {
   EXPECT_FALSE(s.gpu);
 }
 
+TEST(CudaSelect, NoRowTakesTheProblemOfAnotherDevice) {
+  const DeviceCaps gpu = DeviceCaps::Known("H100"), cpu = DeviceCaps::Host();
+  for (const char* text : {"prefill sq=64 skv=64 dtype=bf16", "decode sq=1 skv=64 dtype=f32", "backward sq=64 skv=64 dtype=f16"}) {
+    const Problem p = ParseProblem(text);
+    for (const KernelInfo* row : AllKernels()) {
+      const DeviceCaps& other = row->device == DeviceType::kCpu ? gpu : cpu;
+      EXPECT_FALSE(row->supports(*row, p, other).accepted) << row->name << ": " << text;
+    }
+  }
+}
+
 // docs/semantics.md, "Determinism": under invariance the numerics id depends on dtype, head dims, options and device
 // only.
 TEST(CudaSelect, NumericsNeverChangeWithPhaseLengthsBatchPageOrLayout) {
@@ -199,6 +210,20 @@ TEST(CudaSelect, APretendedGpuIsPlannedButNeverRun) {
     EXPECT_EQ(e.field(), "plan");
     EXPECT_NE(e.expected().find("A100 is pretended"), std::string::npos) << e.expected();
   }
+}
+
+TEST(CudaSelect, APlanOfWhatTheKernelCannotDoIsAnError) {
+  const Selection s = On("A100", "prefill sq=64 skv=64 d=128 dtype=f16");
+  try {
+    Plan(ParseProblem("prefill sq=64 skv=64 d=512 dtype=f16"), s);
+    FAIL() << "planned";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.field(), "selection");
+    EXPECT_NE(e.expected().find("head_dim 512, needs <= 256"), std::string::npos) << e.expected();
+  }
+  Selection without_device = s;
+  without_device.gpu = nullptr;
+  EXPECT_THROW(Plan(ParseProblem("prefill sq=64 skv=64 d=128 dtype=f16"), without_device), Error);
 }
 
 TEST(CudaSelect, ALongPromptNeedsStatesForResidentBlocksOnly) {
