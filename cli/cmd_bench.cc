@@ -182,7 +182,8 @@ Order OrderOf(const Options& options) {
   }
   if (!options.rows.empty()) order.rows = RowsMatching(order.rows, options.rows);
   if (!options.kernel.empty() || !options.backend.empty()) {
-    throw Error(options.kernel.empty() ? "--backend" : "--kernel", options.kernel + options.backend, "cases, or a suite without goals; rows name theirs");
+    throw Error(options.kernel.empty() ? "--backend" : "--kernel", options.kernel + options.backend,
+                "cases, or a suite without goals; rows name theirs");
   }
   if (!options.report.empty()) throw Error("--report", options.report, "cases, or a suite without goals");
   return order;
@@ -225,7 +226,8 @@ BenchRun Measure(const Order& order, const BenchSettings& settings) {
   run.counters = settings.counters;
   run.with_goals = !order.rows.empty();
   if (run.with_goals) {
-    const bool on_cpu = std::any_of(order.rows.begin(), order.rows.end(), [](const Row& r) { return !r.kernel.starts_with("cuda"); });
+    const bool on_cpu = std::any_of(order.rows.begin(), order.rows.end(),
+                                    [](const Row& r) { return !r.kernel.starts_with("cuda"); });
     const auto ratio = on_cpu && ReadRatio::HasTwoCores() ? std::make_unique<ReadRatio>() : nullptr;
     if (ratio) run.read_ratio = Quantile(ratio->Measure(), 0.5);
     run.rows = MeasureRows(order.rows, settings, ratio.get());

@@ -30,7 +30,9 @@ struct Options {
 // The machine that the case is explained for.
 DeviceCaps DeviceOf(const Options& options) {
   if (!options.device.empty()) {
-    if (!options.device_isa.empty()) throw Error("--device-isa", options.device_isa, "one of --device and --device-isa");
+    if (!options.device_isa.empty()) {
+      throw Error("--device-isa", options.device_isa, "one of --device and --device-isa");
+    }
     return DeviceByName("--device", options.device);
   }
   DeviceCaps caps = DeviceCaps::Host();
@@ -79,7 +81,8 @@ void RegisterExplain(CLI::App& app, int&) {
       "--device-isa", options->device_isa,
       "Pretend that the CPU's best instruction set is this one (scalar, neon, avx2, avx512, avx512_bf16)");
   command->add_option("--device", options->device,
-                      "Explain for this device: cpu, cuda, cuda:1, or a GPU by name, here or not: T4, A100, \"RTX 4090\", H100")
+                      "Explain for this device: cpu, cuda, cuda:1, or a GPU by name, here or not: T4, A100, "
+                      "\"RTX 4090\", H100")
       ->type_name("NAME");
   command->add_flag("--no-measure", options->no_measure,
                     "Use cautious figures for bandwidth and FMA rate: no probe runs");

@@ -96,9 +96,10 @@ std::string IsaNames(const DeviceCaps& caps) {
 // "NVIDIA A100-SXM4-80GB, sm_80, ..."; what hinders its kernels, on the same line.
 std::string GpuText(const DeviceCaps& caps) {
   const GpuCaps& g = *caps.gpu;
-  std::string text = fmt::format("{}, sm_{}, {} multiprocessors, {}, L2 {}, {:.0f} GB/s, f16 {:.0f} TFLOP/s (peaks)", caps.name,
-                                 g.sm, g.multiprocessors, Bytes(static_cast<double>(g.memory_bytes)),
-                                 Bytes(static_cast<double>(g.l2_bytes)), g.memory_gbps, g.tensor_f16_tflops);
+  std::string text =
+      fmt::format("{}, sm_{}, {} multiprocessors, {}, L2 {}, {:.0f} GB/s, f16 {:.0f} TFLOP/s (peaks)", caps.name, g.sm,
+                  g.multiprocessors, Bytes(static_cast<double>(g.memory_bytes)),
+                  Bytes(static_cast<double>(g.l2_bytes)), g.memory_gbps, g.tensor_f16_tflops);
   if (g.missing.empty()) return text;
   return text + "; no kernels: " + g.missing + (g.remedy.empty() ? "" : " -> " + g.remedy);
 }
@@ -215,7 +216,8 @@ void Info(bool measure, bool json) {
 }  // namespace
 
 void RegisterInfo(CLI::App& app, int&) {
-  auto* command = app.add_subcommand("info", "This machine: CPU, instruction sets, caches, GPUs, and its measured roofs");
+  auto* command =
+      app.add_subcommand("info", "This machine: CPU, instruction sets, caches, GPUs, and its measured roofs");
   auto measure = std::make_shared<bool>(false), json = std::make_shared<bool>(false);
   command->add_flag("--measure", *measure, "Measure clock, FMA and dot-product rates, and read bandwidth");
   command->add_flag("--json", *json, "As JSON");

@@ -99,7 +99,7 @@ std::vector<CompileJob> Jobs(const Options& options) {
 // Refuses here, in one line, what every compile would refuse.
 void CheckCompiler(const std::vector<CompileJob>& jobs) {
   for (const CompileJob& job : jobs) {
-    const cuda::Status status = cuda::CanCompile(cuda::Nvrtc(), job.arch);
+    const cuda::Status status = cuda::CanCompile(cuda::OfflineNvrtc(), job.arch);
     if (!status.ok) throw Error("--arch", job.arch.Name() + ": " + status.reason, status.remedy);
   }
 }
@@ -163,7 +163,7 @@ void PrintReports(const std::vector<KernelReport>& reports, double seconds, bool
   const auto failed = Count(reports, [](const KernelReport& r) { return !r.error.empty(); });
   const auto spilled = Count(reports, [](const KernelReport& r) { return r.SpillBytes() != 0; });
   if (json) {
-    const nlohmann::ordered_json all = {{"nvrtc", cuda::Nvrtc().VersionText()}, {"seconds", seconds},
+    const nlohmann::ordered_json all = {{"nvrtc", cuda::OfflineNvrtc().VersionText()}, {"seconds", seconds},
                                         {"failed", failed},                     {"spilled", spilled},
                                         {"kernels", nlohmann::json(reports)}};
     fmt::print("{}\n", all.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -172,7 +172,7 @@ void PrintReports(const std::vector<KernelReport>& reports, double seconds, bool
   PrintTables(reports);
   PrintTrouble(reports);
   fmt::print("{} kernel{} by NVRTC {}: {} compiled, {} failed, {} with spills; {:.1f} s\n", reports.size(),
-             reports.size() == 1 ? "" : "s", cuda::Nvrtc().VersionText(),
+             reports.size() == 1 ? "" : "s", cuda::OfflineNvrtc().VersionText(),
              static_cast<std::ptrdiff_t>(reports.size()) - failed, failed, spilled, seconds);
 }
 

@@ -19,7 +19,6 @@
 #include "cli/text_table.h"
 #include "regard/plan.h"
 #include "regard/status.h"
-#include "src/backend/kernel_info.h"
 #include "src/core/env.h"
 #include "src/cuda/driver/module_cache.h"
 #include "src/cuda/instances.h"
@@ -68,26 +67,13 @@ std::vector<DeviceCaps> Devices(const std::vector<cuda::Arch>& archs) {
   return devices;
 }
 
-// The kernels that a case's plan names, from those that its shape can lead to.
+// The kernels that a launch of a case runs.
 std::vector<cuda::KernelInstance> InstancesOf(const Problem& p, const DeviceCaps& caps) {
-  const Selection selection = Select(p, caps);
-  const Plan plan(p, selection);
-  const cuda::GenericConfig generic = cuda::GenericConfigFor(p);
-  std::vector<cuda::KernelInstance> possible = {cuda::InstanceOf(generic), cuda::CombineInstance(generic.head_dim_v),
-                                                cuda::AppendInstance(), cuda::MergeInstance()};
-  if (const auto tensor = cuda::TensorConfigFor(p, *caps.gpu)) {
-    possible.push_back(cuda::InstanceOf(*tensor));
-    possible.push_back(cuda::CombineInstance(tensor->head_dim_v));
-  }
+  const std::string kernel = Select(p, caps).kernel;
   std::vector<cuda::KernelInstance> needed;
-  for (const std::string& name : plan.shape().instances) {
-    const auto at = std::find_if(possible.begin(), possible.end(), [&](const auto& one) { return one.name == name; });
-    if (at == possible.end()) throw Error("kernel", name, "one whose source is known for this case");
-    needed.push_back(*at);
-  }
+  if (kernel.starts_with("cuda.")) needed = cuda::InstancesFor(p, caps);
   if (needed.empty()) {
-    throw Error("case", regard::Print(p),
-                fmt::format("a case that a CUDA kernel takes; {} needs no compiling", selection.chosen->name));
+    throw Error("case", Print(p), fmt::format("a case that a CUDA kernel takes; {} needs no compiling", kernel));
   }
   return needed;
 }

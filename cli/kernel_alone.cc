@@ -56,7 +56,8 @@ KernelAlone::KernelAlone(const PreparedCase& prepared) {
     ResolveArgs(p, args, true, sequences, scratch);
     auto* base = static_cast<std::byte*>(prepared.workspace().data) + impl.sequences_bytes + impl.scratch_bytes;
     base += (64 - reinterpret_cast<std::uintptr_t>(base) % 64) % 64;
-    cpu::LaunchForward(config, {p, args, sequences, impl.kernel, *serial, {base, impl.kernel.workspace_bytes}, nullptr, {}});
+    const std::span<std::byte> own(base, impl.kernel.workspace_bytes);
+    cpu::LaunchForward(config, {p, args, sequences, impl.kernel, *serial, own, nullptr, {}});
   }
   if (calls.size() != 1) {
     throw Error("case", prepared.text(), "a forward case that a CPU kernel runs as one task; " + name + " runs " +

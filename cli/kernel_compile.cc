@@ -145,7 +145,7 @@ KernelReport CompileOne(const CompileJob& job, const std::string& keep) {
   try {
     const std::string file = report.name + "." + report.arch;
     if (!keep.empty()) Keep(keep, file, ".cu", job.instance.text);
-    const cuda::Compiled compiled = cuda::Compile(job.instance, job.arch);
+    const cuda::Compiled compiled = cuda::Compile(job.instance, job.arch, cuda::OfflineNvrtc());
     report.seconds = compiled.seconds;
     report.cubin_bytes = static_cast<std::int64_t>(compiled.cubin.size());
     if (!keep.empty()) Keep(keep, file, ".cubin", compiled.cubin);

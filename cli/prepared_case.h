@@ -24,8 +24,8 @@ struct Work {
 
 class PreparedCase {
  public:
-  // Generates the inputs of `text`; `kernel` is a pattern, empty: what Select chooses for the CPU. `executor` outlives the case.
-  // Throws Error for a bad case.
+  // Generates the inputs of `text`; `kernel` is a pattern, empty: what Select chooses for the CPU. `executor` outlives
+  // the case. Throws Error for a bad case.
   PreparedCase(const std::string& text, const std::string& kernel, Executor& executor);
   // Sequence b of `whole` alone, over the same memory, with a selection and a plan of its own. `whole` is paged by a
   // block table and has no per-sequence options; throws Error{"case"} otherwise.

@@ -40,7 +40,10 @@ std::vector<Suite> MakeSuites() {
         "qlens=512*1,1*8 lens=2048*1,4096*8"}},
       {"cpu", "every goal of the CPU kernels: roofs, pages, options, fp8, batches, overhead, growth", {}, CpuRows()},
       {"backward", "goals of the backward pass: 32 query heads over 8 kv heads of 128, five products a pair", {}, BackwardRows()},
-      {"gpu", "the CUDA kernels on the first GPU: prefill of 1024 to 16384, decode over 32768 tokens, pages, fp8", {}, GpuRows()},
+      {"gpu",
+       "the CUDA kernels on the first GPU: prefill of 1024 to 16384, decode over 32768 tokens, pages, fp8",
+       {},
+       GpuRows()},
   };
 }
 

@@ -2,11 +2,12 @@
 # Proves and measures regard on a machine with a GPU, in 8 minutes at most:
 #   scripts/gpu_check.sh [OUT_DIR]         # default: build/gpu_check
 #   scripts/gpu_check.sh --plan [OUT_DIR]  # only prints the commands
-# Builds the command where cmake and a compiler are at hand and no build is: REGARD_BUILD names a folder with the program
-# `regard` (build/release is looked at too). Then: info; kernels compiled ahead; every kernel held to the reference, the quick
-# grid first, then as much of the whole one as time allows; compute-sanitizer on some cases where it is there; the bench suite
-# `gpu`; other libraries where Python has torch (PYTHON names it); a report. What came out lies in OUT_DIR: info.txt,
-# check.txt, bench.json, peers.json, results.json, report.html.
+# REGARD_BUILD names a folder with the program `regard`, brought along; without it the program is built, in build/release
+# where that is, else in build/gpu; where nothing can be built, a program that lies there is taken as it is.
+# Then: info; kernels compiled ahead; every kernel held to the reference, the quick grid first, then as much of the whole
+# one as time allows; compute-sanitizer on some cases where it is there; the bench suite `gpu`; other libraries where Python
+# has torch (PYTHON names it); a report. What came out lies in OUT_DIR: info.txt, check.txt, bench.json, peers.json,
+# results.json, report.html.
 # Exit code: 0 the check passed, 1 it missed or could not run, 3 there is no GPU.
 source "$(dirname "$0")/common.sh"
 
@@ -56,10 +57,11 @@ no_gpu() {
   exit 3
 }
 
+# The first of these folders with the program in it; empty where there is none.
 find_program() {
   local folder
-  for folder in "${REGARD_BUILD:-}" build/release build/gpu; do
-    if [ -n "$folder" ] && [ -x "$folder/regard" ] && [ ! -d "$folder/regard" ]; then
+  for folder in "$@"; do
+    if [ -n "$folder" ] && [ -f "$folder/regard" ] && [ -x "$folder/regard" ]; then
       echo "$folder/regard"
       return
     fi
@@ -67,8 +69,9 @@ find_program() {
 }
 
 build() {
-  cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DREGARD_BUILD_TESTS=OFF -DREGARD_BUILD_BENCH=OFF &&
-    cmake --build build/gpu --target regard_cli -j "$jobs"
+  [ "$tree" != build/gpu ] ||
+    cmake -S . -B "$tree" -DCMAKE_BUILD_TYPE=Release -DREGARD_BUILD_TESTS=OFF -DREGARD_BUILD_BENCH=OFF
+  cmake --build "$tree" --target regard_cli -j "$jobs"
 }
 
 # The kernels of the quick grid and of the suite, into the cache, so that no check waits for the compiler.
@@ -86,14 +89,19 @@ judge() {
 "$plan_only" || may_have_gpu || no_gpu "neither /dev/nvidiactl nor nvidia-smi is there"
 "$plan_only" || mkdir -p "$out"
 
-export -f build
-regard=$(find_program)
+regard=$(find_program "${REGARD_BUILD:-}")
 if [ -z "$regard" ]; then
-  if "$plan_only" || { command -v cmake && command -v c++; } >/dev/null; then
-    stage build 200 build.txt env jobs="$jobs" bash -c build || die "the build failed ($out/build.txt)"
-    regard=build/gpu/regard
+  tree=build/gpu
+  [ ! -e build/release/CMakeCache.txt ] || tree=build/release
+  export tree jobs
+  export -f build
+  if { "$plan_only" || { command -v cmake && command -v c++; } >/dev/null; } &&
+    stage build 200 build.txt bash -ec build; then
+    regard=$tree/regard
   else
-    die "no build and no compiler: set REGARD_BUILD to a folder with the program regard"
+    regard=$(find_program build/release build/gpu)
+    [ -n "$regard" ] || die "nothing to run and nothing built: set REGARD_BUILD to a folder with the program regard"
+    printf 'build: none; %s is taken as it is\n' "$regard"
   fi
 fi
 export regard jobs

@@ -25,8 +25,8 @@ struct MaskMod {
   const void* ctx = nullptr;
 };
 
-// Tensors, lengths and run-time values of one call. Absent means std::nullopt. All views are on one device, index tensors
-// among them; these are i32, contiguous. out (and the cache being appended to) must not overlap any input.
+// Tensors, lengths and run-time values of one call. Absent means std::nullopt. All views are on one device, those of
+// index tensors too; these are i32, contiguous. out (and the cache being appended to) must not overlap any input.
 struct AttentionArgs {
   // q: dense (B, Sq, Hq, D), packed (Tq, Hq, D) with cu_seqlens_q. k, v: dense (B', Skv, Hkv, D|Dv), packed
   // (Tkv, Hkv, D|Dv) with cu_seqlens_kv, or paged (pages, page_size, Hkv, D|Dv) NHD / (pages, Hkv, page_size, D|Dv) HND.

@@ -176,7 +176,8 @@ REGARD_API regard_status regard_merge_states(const regard_tensor* o_a, const reg
 REGARD_API regard_status regard_merge_states_on(const regard_tensor* o_a, const regard_tensor* lse_a,
                                                 const regard_tensor* o_b, const regard_tensor* lse_b,
                                                 const regard_tensor* out, const regard_tensor* lse_out, void* stream);
-/* Waits for `stream` of the GPU, then fails if a kernel has met a bad length or table entry since the last such failure. */
+/* Waits for `stream` of the GPU, then fails if a kernel has met a bad length or table entry since the last such
+ * failure. */
 REGARD_API regard_status regard_check_device(int32_t device_index, void* stream);
 
 /* ---- What attention itself never holds, for small cases: entries of queries and keys that no sequence has are 0. Both
@@ -202,7 +203,7 @@ REGARD_API regard_status regard_backward_problem_print(const regard_backward_arg
 /* ---- Selection. kernels and exclude as in regard_options. ---- */
 REGARD_API regard_status regard_select(const char* problem, const char* kernels, const char* exclude,
                                        regard_selection** selection);
-/* For a device: "cpu", "cuda", "cuda:1", or a GPU by name, here or not ("T4", "H100"), which is planned and explained only. */
+/* For a device: "cpu", "cuda", "cuda:1", or a GPU by name, here or not ("T4", "H100"), for looking at only. */
 REGARD_API regard_status regard_select_on(const char* problem, const char* device, const char* kernels,
                                           const char* exclude, regard_selection** selection);
 REGARD_API void regard_selection_destroy(regard_selection* selection); /* NULL is fine */

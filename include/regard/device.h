@@ -56,8 +56,8 @@ struct REGARD_API DeviceCaps {
   static const DeviceCaps& Gpu(int index = 0);
   // How many there are: 0 without a driver. The first call loads and starts the driver.
   static int GpuCount() noexcept;
-  // A GPU by its product name, pretended with its vendor's figures: "T4", "a100", "rtx 4090". Throws Error{"device"} for
-  // an unknown name, with the known ones.
+  // A GPU by its product name, pretended with its vendor's figures: "T4", "a100", "rtx 4090". Throws Error{"device"}
+  // for an unknown name, with the known ones.
   static DeviceCaps Known(std::string_view name);
   static std::vector<std::string> KnownNames();
 };

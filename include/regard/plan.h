@@ -145,8 +145,8 @@ struct Workspace {
   std::size_t bytes = 0;
 };
 
-// A CUstream (cudaStream_t) of the caller's, for plans of a GPU; null: the default stream. A launch puts its kernels there
-// and returns: it neither waits nor allocates, so that a stream may be captured into a graph.
+// A CUstream (cudaStream_t) of the caller's, for plans of a GPU; null: the default stream. A launch puts its kernels
+// there and returns: it neither waits nor allocates, so that a stream may be captured into a graph.
 struct Stream {
   void* handle = nullptr;
 };
@@ -164,8 +164,8 @@ REGARD_API void LaunchBackward(const Plan& plan, const BackwardArgs& args, Works
 REGARD_API void LaunchBackwardUnchecked(const Plan& plan, const BackwardArgs& args, Workspace workspace,
                                         Stream stream = {});
 
-// Waits for `stream`, then throws Error{"cuda.tables"} if a kernel on that GPU has met a bad length or table entry since
-// the last such error. Does nothing for a CPU.
+// Waits for `stream`, then throws Error{"cuda.tables"} if a kernel on that GPU has met a bad length or table entry
+// since the last such error. Does nothing for a CPU.
 REGARD_API void CheckDevice(Device device, Stream stream = {});
 
 // The text that `regard explain` prints, and the same as JSON.

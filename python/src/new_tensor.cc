@@ -116,7 +116,8 @@ Object NewTensor::Finish() {
   Object exported = Object::Steal(nb::cast(array).release().ptr());
   if (place_.device.type == DeviceType::kCuda) {
     const Object stream = Object::Steal(PyLong_FromVoidPtr(place_.stream.handle));
-    exported = Object::Steal(PyObject_CallFunction(device_array_type, "OiO", exported.get(), place_.device.index, stream.get()));
+    exported = Object::Steal(
+        PyObject_CallFunction(device_array_type, "OiO", exported.get(), place_.device.index, stream.get()));
   }
   PyObject* space = PyObject_CallMethod(like_.get(), "__array_namespace__", nullptr);
   if (space == nullptr) {

@@ -22,8 +22,8 @@ Device DeviceOf(dlpack::Device device, const char* field);
 dlpack::Device CodeOf(Device device);
 std::string NameOf(Device device);  // "cuda:0", "host memory"
 
-// The stream on which the library of a tensor type puts its work on GPU `index` now: PyTorch tells its current one. Of a library
-// that does not tell it is the default stream, and `__dlpack__` is asked to make its tensors ready there.
+// The stream on which the library of a tensor type puts its work on GPU `index` now: PyTorch tells its current one. Of a
+// library that does not tell it is the default stream, and `__dlpack__` is asked to make its tensors ready there.
 Stream StreamOf(const TensorType& type, int index);
 
 // A handle as `__dlpack__(stream=)` takes it, where 1 is the default stream.

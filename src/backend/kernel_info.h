@@ -64,7 +64,7 @@ struct LaunchContext {
   Executor& executor;
   std::span<std::byte> workspace;         // 64-byte aligned (GPU: 256), plan.workspace_bytes
   const BackwardArgs* backward = nullptr; // set exactly where the phase is backward; args is then backward->forward
-  Stream stream;                          // of a GPU
+  Stream stream = {};                     // of a GPU
 };
 
 struct KernelInfo {
@@ -78,7 +78,7 @@ struct KernelInfo {
   KernelPlan (*plan)(const KernelInfo&, const Problem&, const DeviceCaps&, int threads);
   void (*launch)(const LaunchContext&);   // writes out, lse, and the cache where it appends; backward: the gradients
   const char* summary;                    // one phrase for `regard list`
-  DeviceType device = DeviceType::kCpu;   // whose memory it works on
+  DeviceType device = DeviceType::kCpu;   // whose memory it works on; supports() rejects every other device
 };
 
 // All tables, in order of preference: GPU rows first (each device takes its own only), then CPU best ISA first, the

@@ -1,6 +1,7 @@
 // MergeStates: m = max(l_a, l_b), w = exp(l - m), o = (w_a o_a + w_b o_b) / (w_a + w_b), l = m + log(w_a + w_b)
 // (docs/semantics.md, "Merging partial results"). The two weights of a row are worked out in f64 and rounded once, the
-// values are weighed in f32; on a GPU both in f32 (src/cuda/merge.cc). Owns nothing; out may be o_a and lse_out may be lse_a, element for element.
+// values are weighed in f32; on a GPU both in f32 (src/cuda/merge.cc). Owns nothing; out may be o_a and lse_out may be
+// lse_a, element for element.
 #include <algorithm>
 #include <bit>
 #include <cmath>

@@ -1,5 +1,6 @@
-// Plan and Launch. A launch's workspace on the CPU: the sequences, the checks' scratch, then the kernel's own, each 64-byte
-// aligned; on a GPU the kernel's own alone, 256-byte aligned. A plan owns its numbers and shares them among its copies' threads; workspace, tensors and executor are the caller's.
+// Plan and Launch. A launch's workspace on the CPU: the sequences, the checks' scratch, then the kernel's own, each
+// 64-byte aligned; on a GPU the kernel's own alone, 256-byte aligned. A plan owns its numbers and shares them among its
+// copies' threads; workspace, tensors and executor are the caller's.
 #include "regard/plan.h"
 
 #include <algorithm>
@@ -101,12 +102,16 @@ Plan::Plan(const Problem& bounds, const Selection& selection, Executor* executor
   impl->selection = selection;
   impl->executor = executor ? executor : &DefaultExecutor();
   const KernelInfo& kernel = *selection.chosen;
-  // A selection for another device or another problem may be planned, so that it can be explained, but never run.
+  // A selection for another CPU or another problem may be planned, so that it can be explained, but never run; kernels of
+  // a GPU are compiled for what they can do.
   const DeviceCaps& caps = selection.gpu ? *selection.gpu : DeviceCaps::Host();
   const Verdict verdict = kernel.supports(kernel, bounds, caps);
   if (!verdict.accepted) {
-    impl->refusal = "a kernel that can run the plan's problem here: " + verdict.Said(caps).reason;
-    if (caps.type != kernel.device) throw Error("selection", kernel.name, "a kernel of the device: " + verdict.Said(caps).reason);
+    const std::string reason = verdict.Said(caps).reason;
+    impl->refusal = "a kernel that can run the plan's problem here: " + reason;
+    if (caps.gpu || kernel.device == DeviceType::kCuda) {
+      throw Error("selection", kernel.name, "a kernel that can do the plan's problem on its device: " + reason);
+    }
   }
   if (caps.gpu) {
     impl->device = {DeviceType::kCuda, caps.gpu->index.value_or(0)};

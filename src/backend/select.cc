@@ -248,6 +248,7 @@ Selection SelectAmong(Rows rows, const Problem& p, const DeviceCaps& caps, const
   Validate(p);
   RequireKnown(rows, choice);
   const auto rank_of = [&](const KernelInfo& k) -> std::optional<std::size_t> {  // none: it is not to run, or cannot
+    if (k.device != caps.type) return std::nullopt;  // its supports() says so too, in words
     if (!k.supports(k, p, caps).accepted || MatchesAny(choice.exclude, k.name)) return std::nullopt;
     return Rank(choice, k.name);
   };

@@ -6,8 +6,8 @@
 
 namespace regard {
 
-// Operations on visible pairs, and the least traffic: every element of q, k, v and out once, of gradients too. Masks are
-// not looked at. `seconds` is 0.
+// Operations on visible pairs, and the least traffic: every element of q, k, v and out once, of gradients too. Masks
+// are not looked at. `seconds` is 0.
 Cost WorkOf(const Problem& p);
 
 }  // namespace regard

@@ -4,8 +4,8 @@
 #include <optional>
 #include <vector>
 
-#include "src/cases/cases.h"
 #include "src/backend/plan_impl.h"
+#include "src/cases/cases.h"
 #include "src/cuda/driver/memory.h"
 #include "src/problem/checks.h"
 
@@ -19,7 +19,8 @@ struct CaseOnDevice::Gpu {
     bool written = false;
   };
 
-  Gpu(const Plan& plan, const BackwardArgs& host) : device(plan.impl().device), workspace(device.index, plan.workspace_bytes()) {
+  Gpu(const Plan& plan, const BackwardArgs& host)
+      : device(plan.impl().device), workspace(device.index, plan.workspace_bytes()) {
     call = host;
     AttentionArgs& a = call.forward;
     const bool backward = plan.problem().phase == Phase::kBackward, appends = a.k_new.has_value();
@@ -43,7 +44,8 @@ struct CaseOnDevice::Gpu {
     view.device = device;
     const checks::ByteSpan span = checks::TouchedBytes(view);
     if (span.empty()) return;
-    Tensor tensor{reinterpret_cast<void*>(span.begin), cuda::DeviceBuffer(device.index, span.end - span.begin), written};
+    Tensor tensor{reinterpret_cast<void*>(span.begin), cuda::DeviceBuffer(device.index, span.end - span.begin),
+                  written};
     const std::ptrdiff_t offset = static_cast<std::byte*>(view.data) - static_cast<std::byte*>(tensor.host);
     view.data = static_cast<std::byte*>(tensor.buffer.data()) + offset;
     tensors.push_back(std::move(tensor));
@@ -70,7 +72,9 @@ void CaseOnDevice::CopyIn() {
   for (Gpu::Tensor& tensor : gpu_->tensors) tensor.buffer.CopyFromHost(tensor.host, tensor.buffer.bytes());
 }
 
-void CaseOnDevice::Launch() const { LaunchCall(plan_, gpu_ ? gpu_->call : call_, workspace()); }
+void CaseOnDevice::Launch() const {
+  LaunchCall(plan_, gpu_ ? gpu_->call : call_, workspace());
+}
 
 double CaseOnDevice::Seconds(int launches) const {
   if (gpu_) {

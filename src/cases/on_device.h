@@ -1,5 +1,5 @@
-// A call with tensors in host memory, run by a plan of any device: on a GPU its tensors are copied there, and what it writes
-// comes back on request. On the CPU nothing is copied.
+// A call with tensors in host memory, run by a plan of any device: on a GPU its tensors are copied there, and what it
+// writes comes back on request. On the CPU nothing is copied.
 #pragma once
 
 #include <cstddef>
@@ -39,8 +39,8 @@ class CaseOnDevice {
   std::unique_ptr<Gpu> gpu_;  // null: CPU
 };
 
-// The device whose kernels a pattern names: "cuda" and "cuda...." the first GPU, anything else this machine's CPU. Throws
-// Error{"device"} where there is no GPU.
+// The device whose kernels a pattern names: "cuda" and "cuda...." the first GPU, anything else this machine's CPU.
+// Throws Error{"device"} where there is no GPU.
 const DeviceCaps& DeviceOfKernels(std::string_view pattern);
 // The same for a row of the table; `cpu` for a row of the CPU. Null where this machine has no such device.
 const DeviceCaps* DeviceOfKernel(const KernelInfo& kernel, const DeviceCaps& cpu);

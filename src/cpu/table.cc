@@ -25,8 +25,8 @@ bool TypeMatches(const char* type, DType t) { return type == std::string_view(Is
 
 // The instruction set and the type of q.
 Verdict SupportsTypes(Isa isa, const char* type, const Problem& p, const DeviceCaps& caps) {
-  if (caps.gpu) return RejectGpu();
-  if (!caps.Has(isa)) {
+  if (!caps.Has(isa)) {  // a GPU has none
+    if (caps.gpu) return RejectGpu();
     return Reject("isa", Name(caps.Best()), Name(isa)).Remedy("runs where the CPU has ", Name(isa));
   }
   if (!TypeMatches(type, p.dtype)) {

@@ -10,7 +10,9 @@
 namespace regard::cuda {
 namespace {
 
-void* PointerOf(DevicePointer address) { return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address)); }
+void* PointerOf(DevicePointer address) {
+  return reinterpret_cast<void*>(static_cast<std::uintptr_t>(address));
+}
 
 }  // namespace
 

@@ -12,8 +12,9 @@ namespace regard::cuda {
 // such GPU, Error{"memory"} where it is full.
 std::shared_ptr<void> Allocate(int device, std::size_t bytes);
 
-// Bytes for work on one stream: taken and given back in its order (cuMemAllocAsync), so that destruction waits for nothing;
-// where the driver or the device has no such pools, as Allocate does. Empty for 0 bytes. The stream outlives it.
+// Bytes for work on one stream: taken and given back in its order (cuMemAllocAsync), so that destruction waits for
+// nothing; where the driver or the device has no such pools, as Allocate does. Empty for 0 bytes. The stream outlives
+// it.
 class StreamBuffer {
  public:
   StreamBuffer(int device, std::size_t bytes, regard::Stream stream);

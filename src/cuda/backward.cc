@@ -28,7 +28,8 @@ KernelPlan PlanBackward(const regard::Problem& p, const DeviceCaps& caps) {
   plan.shape.rows_per_task = kRowsABlock;
   plan.shape.kv_block_tokens = 1;
   plan.shape.kv_split_tokens = p.seq_kv;
-  plan.shape.max_tasks = (p.batch * std::max(p.heads_q * p.seq_q, p.heads_kv * p.seq_kv) + kRowsABlock - 1) / kRowsABlock;
+  plan.shape.max_tasks =
+      (p.batch * std::max(p.heads_q * p.seq_q, p.heads_kv * p.seq_kv) + kRowsABlock - 1) / kRowsABlock;
   plan.shape.threads = kRowThreads;
   for (const NeededInstance& needed : InstancesOf(Generation::kGeneric, p, *caps.gpu)) {
     plan.shape.instances.push_back(needed.instance.name);

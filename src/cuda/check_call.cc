@@ -10,7 +10,9 @@
 namespace regard::cuda {
 namespace {
 
-std::string Text(std::int64_t n) { return std::to_string(n); }
+std::string Text(std::int64_t n) {
+  return std::to_string(n);
+}
 
 // Lengths that shapes alone give.
 void CheckShapeLengths(const Problem& p, const AttentionArgs& a) {
@@ -22,7 +24,8 @@ void CheckShapeLengths(const Problem& p, const AttentionArgs& a) {
     throw Error("k.shape[1]", Text(a.k.shape[1]), "at most " + Text(p.seq_kv) + " keys (the plan's seq_kv)");
   }
   // Without tables the longest rows of bias and mask are known; a table's longer row sees nothing past their ends.
-  const auto check = [&](const char* name, const std::optional<TensorView>& t, int dim, std::int64_t longest, const char* what) {
+  const auto check = [&](const char* name, const std::optional<TensorView>& t, int dim, std::int64_t longest,
+                         const char* what) {
     const std::int64_t extent = t ? t->shape[static_cast<std::size_t>(dim)] : 1;
     if (extent == 1 || extent >= longest) return;
     throw Error(checks::At((std::string(name) + ".shape").c_str(), dim), Text(extent),

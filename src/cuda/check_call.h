@@ -1,5 +1,5 @@
-// What the host checks of a call whose tensors are on a GPU: everything but the numbers in its tables, which the kernels
-// check (src/cuda/kernels/tile/sequence.h).
+// What the host checks of a call whose tensors are on a GPU: everything but the numbers in its tables, which the
+// kernels check (src/cuda/kernels/tile/sequence.h).
 #pragma once
 
 #include "regard/attention.h"

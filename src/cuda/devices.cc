@@ -1,5 +1,5 @@
-// The GPUs of this machine, as the driver describes them. What it does not tell (rates) comes from the product's data sheet,
-// or from the clock and the multiprocessors.
+// The GPUs of this machine, as the driver describes them. What it does not tell (rates) comes from the product's data
+// sheet, or from the clock and the multiprocessors.
 #include "src/cuda/devices.h"
 
 #include <array>
@@ -17,14 +17,14 @@ namespace cuda {
 namespace {
 
 // f32 operations of a multiprocessor in a clock, and those of its tensor cores on f16 products summed in f32 (CUDA C++
-// Programming Guide, arithmetic throughput; architecture papers of Volta to Blackwell). Consumer chips of sm_86, 89 and 120
-// sum in f32 at half the rate of their professional twins: the lower figure stands here.
+// Programming Guide, arithmetic throughput; architecture papers of Volta to Blackwell). Consumer chips of sm_86, 89 and
+// 120 sum in f32 at half the rate of their professional twins: the lower figure stands here.
 struct Rates {
   int sm;
   double f32, tensor;
 };
-constexpr Rates kRates[] = {{70, 128, 1024},  {75, 128, 1024},  {80, 128, 2048},  {86, 256, 512},
-                            {89, 256, 512},   {90, 256, 4096},  {100, 256, 8192}, {120, 256, 512}};
+constexpr Rates kRates[] = {{70, 128, 1024}, {75, 128, 1024}, {80, 128, 2048},  {86, 256, 512},
+                            {89, 256, 512},  {90, 256, 4096}, {100, 256, 8192}, {120, 256, 512}};
 
 Rates RatesOf(int sm) {
   Rates rates = kRates[0];
@@ -61,19 +61,23 @@ DeviceCaps Describe(const DriverApi& api, int index) {
   gpu.shared_per_block_bytes = attribute(abi::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
   gpu.l2_bytes = attribute(abi::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
   gpu.memory_bytes = static_cast<std::int64_t>(memory);
-  if (const KnownGpu* known = FindKnown(caps.name); known && known->sm == gpu.sm) {
-    gpu.memory_gbps = known->memory_gbps;
-    gpu.tensor_f16_tflops = known->tensor_f16_tflops;
-    gpu.f32_tflops = known->f32_tflops;
+  // Rates: a known product's, for as many multiprocessors as this one has; else the architecture's at this clock.
+  const KnownGpu* known = FindKnown(caps.name);
+  if (known && known->sm != gpu.sm) known = nullptr;
+  if (known) {
+    const double share = static_cast<double>(gpu.multiprocessors) / known->multiprocessors;
+    gpu.tensor_f16_tflops = known->tensor_f16_tflops * share;
+    gpu.f32_tflops = known->f32_tflops * share;
   } else {
     const Rates rates = RatesOf(gpu.sm);
     const double hz = 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
     gpu.tensor_f16_tflops = rates.tensor * gpu.multiprocessors * hz / 1e12;
     gpu.f32_tflops = rates.f32 * gpu.multiprocessors * hz / 1e12;
-    // Two transfers a clock.
-    gpu.memory_gbps = 2 * 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) *
-                      (attribute(abi::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8.0) / 1e9;
   }
+  // Two transfers a clock; variants of a product differ here, so that the data sheet comes second.
+  gpu.memory_gbps = 2 * 1e3 * attribute(abi::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE) *
+                    (attribute(abi::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH) / 8.0) / 1e9;
+  if (gpu.memory_gbps <= 0 && known) gpu.memory_gbps = known->memory_gbps;
   const NvrtcApi& nvrtc = Nvrtc();
   gpu.nvrtc_major = nvrtc.status.ok ? nvrtc.major : 0;
   Status compiler = nvrtc.status;
@@ -98,7 +102,9 @@ const std::vector<DeviceCaps>& Devices() {
 
 }  // namespace
 
-const Status& WhyNoGpu() { return Driver().status; }
+const Status& WhyNoGpu() {
+  return Driver().status;
+}
 
 }  // namespace cuda
 
@@ -114,7 +120,8 @@ const DeviceCaps& DeviceCaps::Gpu(int index) {
   const std::vector<DeviceCaps>& devices = cuda::Devices();
   if (index >= 0 && static_cast<std::size_t>(index) < devices.size()) return devices[static_cast<std::size_t>(index)];
   const std::string value = "cuda:" + std::to_string(index);
-  if (!devices.empty()) throw Error("device", value, "0 to " + std::to_string(devices.size() - 1) + ", a GPU of this machine");
+  if (!devices.empty())
+    throw Error("device", value, "0 to " + std::to_string(devices.size() - 1) + ", a GPU of this machine");
   const cuda::Status& why = cuda::WhyNoGpu();
   throw Error("device", value, "a GPU: " + why.reason + (why.remedy.empty() ? "" : " (" + why.remedy + ")"));
 }

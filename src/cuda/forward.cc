@@ -1,6 +1,6 @@
 // The workspace of a launch, on the device: queries after rotation, then the states of splits, each 256-byte aligned.
-// A prefill kernel walks tiles, so that no more blocks than the chip holds at once are started where each needs a slot of
-// states; a decode step has a block a split, and the combine kernel folds their states.
+// A prefill kernel walks tiles, so that no more blocks than the chip holds at once are started where each needs a slot
+// of states; a decode step has a block a split, and the combine kernel folds their states.
 #include "src/cuda/forward.h"
 
 #include <algorithm>
@@ -17,7 +17,9 @@ namespace regard::cuda {
 namespace {
 
 constexpr std::size_t kAlign = 256;
-std::size_t RoundUp(std::size_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+std::size_t RoundUp(std::size_t n) {
+  return (n + kAlign - 1) / kAlign * kAlign;
+}
 
 // What a plan keeps for its launches.
 struct ForwardPlan {
@@ -25,13 +27,13 @@ struct ForwardPlan {
   CudaFunction attend, combine, append;  // compiled for a GPU of this machine only
   bool split = false;
   std::int64_t tile_rows = 1, state_floats = 1;
-  std::int64_t most_slots = 0;           // of states in the workspace
-  std::int64_t resident_blocks = 1;      // that the chip holds at once
-  std::size_t states = 0;                // where they begin in the workspace
+  std::int64_t most_slots = 0;       // of states in the workspace
+  std::int64_t resident_blocks = 1;  // that the chip holds at once
+  std::size_t states = 0;            // where they begin in the workspace
 };
 
-// Blocks that all multiprocessors hold at once, by shared memory (1 KiB a block is the system's), registers (255 a thread)
-// and threads. An estimate: more or fewer change no bit.
+// Blocks that all multiprocessors hold at once, by shared memory (1 KiB a block is the system's), registers (255 a
+// thread) and threads. An estimate: more or fewer change no bit.
 std::int64_t ResidentBlocks(const GpuCaps& gpu, const KernelInstance& instance) {
   const std::int64_t by_shared = (gpu.shared_per_block_bytes + 1024) / (std::int64_t{instance.shared_bytes} + 1024);
   const std::int64_t by_registers = 65536 / (256 * std::int64_t{instance.threads});
@@ -43,7 +45,8 @@ struct Cut {
   std::int64_t row_tiles = 0, splits = 1, blocks = 0;
 };
 
-Cut CutOf(const ForwardPlan& plan, const regard::Problem& p, std::int64_t batch, std::int64_t queries, std::int64_t keys) {
+Cut CutOf(const ForwardPlan& plan, const regard::Problem& p, std::int64_t batch, std::int64_t queries,
+          std::int64_t keys) {
   Cut cut;
   cut.row_tiles = std::max<std::int64_t>((queries * p.Group() + plan.tile_rows - 1) / plan.tile_rows, 1);
   cut.splits = std::max<std::int64_t>((keys + kSplitKeys - 1) / kSplitKeys, 1);
@@ -94,7 +97,8 @@ KernelPlan PlanForward(const CudaRow& row, const regard::Problem& p, const Devic
   const Cut cut = CutOf(*own, p, p.batch, p.seq_q, p.seq_kv);
   own->most_slots = cut.splits > 1 ? cut.blocks : 0;
   own->states = RoundUp(RotatedBytes(p));
-  plan.workspace_bytes = own->states + RoundUp(static_cast<std::size_t>(own->most_slots * own->state_floats) * sizeof(float));
+  plan.workspace_bytes =
+      own->states + RoundUp(static_cast<std::size_t>(own->most_slots * own->state_floats) * sizeof(float));
   plan.shape.rows_per_tile = 16;
   plan.shape.rows_per_task = own->tile_rows;
   plan.shape.kv_block_tokens = kBlockKeys;
@@ -110,8 +114,8 @@ void LaunchForward(const LaunchContext& ctx) {
   unsigned* const error = DeviceErrorFlag::Of(plan.device).device_pointer();
   const auto stream = static_cast<abi::CUstream>(ctx.stream.handle);
   const auto launch = [&](const CudaFunction& function, Dim3 grid, const auto& params) {
-    LaunchKernel(function, grid, {static_cast<unsigned>(function.threads), 1, 1}, function.shared_bytes, stream, &params,
-                 sizeof params);
+    LaunchKernel(function, grid, {static_cast<unsigned>(function.threads), 1, 1}, function.shared_bytes, stream,
+                 &params, sizeof params);
   };
   ForwardParams f = ForwardParamsOf(ctx, error);
   if (f.shape.batch == 0 && f.shape.packed_q == 0) return;

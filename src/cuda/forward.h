@@ -1,5 +1,5 @@
-// One forward pass on a GPU: append, prefill or decode, combine. A plan compiles what its launches need; a launch puts kernels
-// on a stream, and neither waits, allocates nor reads what lies on the device.
+// One forward pass on a GPU: append, prefill or decode, combine. A plan compiles what its launches need; a launch puts
+// kernels on a stream, and neither waits, allocates nor reads what lies on the device.
 #pragma once
 
 #include "src/backend/kernel_info.h"

@@ -12,7 +12,9 @@
 namespace regard::cuda {
 namespace {
 
-int Padded(std::int64_t dim) { return static_cast<int>((std::max<std::int64_t>(dim, 1) + 15) / 16 * 16); }
+int Padded(std::int64_t dim) {
+  return static_cast<int>((std::max<std::int64_t>(dim, 1) + 15) / 16 * 16);
+}
 
 // CUDA cores work on 64, 128, 256 or 512 columns.
 int GenericPadded(std::int64_t dim) {
@@ -25,10 +27,10 @@ bool HasOptions(const Problem& p) {
   return p.options.softcap > 0 || p.options.dropout > 0 || p.alibi || p.bias || p.mask;
 }
 
-// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two tiles a warp read each
-// key from shared memory once for both: at D = Dv = 128 a step of 16 rows and 64 keys moves 22 KiB of it in place of 38, by
-// the model of src/cuda/floor.cc the difference between a tensor-bound kernel and one bound by shared memory. Two tiles with
-// options, or wider, would spill registers (NVRTC 13.5, sm_80, D = 128 with options: 538 bytes).
+// Warps, tiles of 16 rows a warp, and stages of prefill, best first; the first that fits is taken. Two tiles a warp read
+// each key from shared memory once for both: at D = Dv = 128 a step of 16 rows and 64 keys moves 24 KiB of it in place
+// of 40, by the model of src/cuda/floor.cc the difference between a tensor-bound kernel and one bound by shared memory.
+// Two tiles with options, or wider, would spill registers (NVRTC 13.5, sm_80, D = 128 with options: 538 bytes).
 struct Tiling {
   int warps, tiles, stages;
 };
@@ -68,7 +70,9 @@ std::optional<TensorConfig> Untiled(const Problem& p, const GpuCaps& gpu) {
 
 // With the best tiling that fits.
 std::optional<TensorConfig> Tiled(const TensorConfig& untiled, std::int64_t shared_bytes) {
-  const auto fits = [&](const TensorConfig& c, int blocks) { return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes; };
+  const auto fits = [&](const TensorConfig& c, int blocks) {
+    return blocks * std::int64_t{SharedBytes(c)} <= shared_bytes;
+  };
   if (!untiled.split) {
     for (const Tiling& tiling : TilingsFor(untiled, shared_bytes)) {
       if (const TensorConfig c = With(untiled, tiling); fits(c, 1)) return c;
@@ -94,8 +98,12 @@ const char* EnumName(Element e) {
   return kNames[static_cast<int>(e)];
 }
 
-std::string Number(int n) { return std::to_string(n); }
-const char* Truth(bool b) { return b ? "true" : "false"; }
+std::string Number(int n) {
+  return std::to_string(n);
+}
+const char* Truth(bool b) {
+  return b ? "true" : "false";
+}
 
 // A translation unit: its name, the algorithm's header, and the entry point.
 KernelInstance Made(std::string name, const std::string& header, const std::string& config, int threads, int min_blocks,
@@ -112,8 +120,8 @@ KernelInstance Made(std::string name, const std::string& header, const std::stri
 }
 
 std::string ConfigText(const GenericConfig& c) {
-  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) + ", .head_dim_v = " +
-         Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
+  return "inline constexpr GenericConfig kConfig{.head_dim = " + Number(c.head_dim) +
+         ", .head_dim_v = " + Number(c.head_dim_v) + ", .split = " + Truth(c.split) + ", .qv = " + Truth(c.qv) + "};\n";
 }
 
 }  // namespace
@@ -123,7 +131,9 @@ Element ElementOf(DType type) {
   return static_cast<Element>(type);
 }
 
-bool RunsSplit(const Problem& p) { return p.phase != Phase::kMixed && p.seq_q <= kMaxDecodeQueries; }
+bool RunsSplit(const Problem& p) {
+  return p.phase != Phase::kMixed && p.seq_q <= kMaxDecodeQueries;
+}
 
 std::optional<TensorConfig> TensorConfigFor(const Problem& p, const GpuCaps& gpu) {
   const std::optional<TensorConfig> config = Untiled(p, gpu);
@@ -171,7 +181,8 @@ KernelInstance InstanceOf(const TensorConfig& c) {
   // 255 registers a thread for blocks of up to 128 threads, two of them a multiprocessor; 8 warps have 255 alone.
   const int min_blocks = c.Threads() <= 128 ? 2 : 1;
   return Made(NameOf(c), c.split ? "sm80/decode.h" : "sm80/prefill.h", config, c.Threads(), min_blocks, "ForwardParams",
-              c.split ? "sm80::DecodeKernel<kConfig>" : "sm80::PrefillKernel<kConfig>", static_cast<unsigned>(SharedBytes(c)));
+              c.split ? "sm80::DecodeKernel<kConfig>" : "sm80::PrefillKernel<kConfig>",
+              static_cast<unsigned>(SharedBytes(c)));
 }
 
 KernelInstance InstanceOf(const GenericConfig& c) {
@@ -195,15 +206,21 @@ KernelInstance MergeInstance() {
 KernelInstance BackwardInstance(BackwardPart part, const Problem& p) {
   const std::string d = Number(GenericPadded(p.head_dim)), dv = Number(GenericPadded(p.head_dim_v));
   const auto made = [](const std::string& name, const std::string& function) {
-    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function, 0);
+    return Made("backward." + name, "generic/backward.h", "", kRowThreads, 1, "BackwardParams", "generic::" + function,
+                0);
   };
   const std::string dims = ".d" + d + ".dv" + dv, arguments = "<" + d + ", " + dv + ">";
   switch (part) {
-    case BackwardPart::kDelta: return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
-    case BackwardPart::kQuery: return made("query" + dims, "QueryGradientKernel" + arguments);
-    case BackwardPart::kKey: return made("key" + dims, "KeyGradientKernel" + arguments);
-    case BackwardPart::kBias: return made("bias" + dims, "BiasGradientKernel" + arguments);
-    case BackwardPart::kSink: break;
+    case BackwardPart::kDelta:
+      return made("delta.dv" + dv, "DeltaKernel<" + dv + ">");
+    case BackwardPart::kQuery:
+      return made("query" + dims, "QueryGradientKernel" + arguments);
+    case BackwardPart::kKey:
+      return made("key" + dims, "KeyGradientKernel" + arguments);
+    case BackwardPart::kBias:
+      return made("bias" + dims, "BiasGradientKernel" + arguments);
+    case BackwardPart::kSink:
+      break;
   }
   return made("sink", "SinkGradientKernel");
 }

@@ -1,5 +1,5 @@
-// Instances: which compiled kernel a problem needs on a GPU, its name and its text. A name is the configuration, printed, and
-// is one-to-one with the text: the emulator of tests/ finds its kernels by it.
+// Instances: which compiled kernel a problem needs on a GPU, its name and its text. A name is the configuration,
+// printed, and is one-to-one with the text: the emulator of tests/ finds its kernels by it.
 #pragma once
 
 #include <optional>
@@ -19,8 +19,8 @@ Element ElementOf(DType type);
 // Whether a problem runs split over keys, a block of threads a split: decode.
 bool RunsSplit(const Problem& p);
 
-// The configuration for a problem of f16, bf16 or fp8 queries, by what fits into the chip's shared memory; none: nothing
-// does, or a head dim is above 256. The choice changes no bit.
+// The configuration for a problem of f16, bf16 or fp8 queries, by what fits into the chip's shared memory; none:
+// nothing does, or a head dim is above 256. The choice changes no bit.
 std::optional<TensorConfig> TensorConfigFor(const Problem& p, const GpuCaps& gpu);
 // Whether there is one for prefill and one for decode: a row may not depend on the phase (src/backend/select.cc).
 bool TensorFits(const Problem& p, const GpuCaps& gpu);
@@ -43,7 +43,8 @@ inline constexpr BackwardPart kBackwardParts[] = {BackwardPart::kDelta, Backward
                                                   BackwardPart::kBias, BackwardPart::kSink};
 KernelInstance BackwardInstance(BackwardPart part, const Problem& p);
 
-// What a launch of a forward pass runs, in its order: append, the attention kernel, combine; of a backward pass its parts.
+// What a launch of a forward pass runs, in its order: append, the attention kernel, combine; of a backward pass its
+// parts.
 enum class Generation { kSm80, kSm75, kGeneric };
 enum class Role { kAppend, kAttend, kCombine, kBackward };
 struct NeededInstance {
@@ -52,11 +53,12 @@ struct NeededInstance {
   BackwardPart part = BackwardPart::kDelta;  // of Role::kBackward
 };
 std::vector<NeededInstance> InstancesOf(Generation generation, const Problem& p, const GpuCaps& gpu);
-// The same for the kernel that Select chooses on the device; empty where that is none of the GPU's. Throws as Select does.
+// The same for the kernel that Select chooses on the device; empty where that is none of the GPU's. Throws as Select
+// does.
 std::vector<KernelInstance> InstancesFor(const Problem& p, const DeviceCaps& caps);
 
-// Every instance that the table's rows ask for on that chip: head dims 64, 96, 128, 192 and 256 and (192, 128), all types,
-// prefill and decode, with options and without, append, merge and backward.
+// Every instance that the table's rows ask for on that chip: head dims 64, 96, 128, 192 and 256 and (192, 128), all
+// types, prefill and decode, with options and without, append, merge and backward.
 std::vector<KernelInstance> AllInstances(int sm);
 
 }  // namespace regard::cuda

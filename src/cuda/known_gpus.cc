@@ -1,7 +1,8 @@
-// GPUs by product name, so that selection can answer for a chip that is not here. Figures are the vendor's, from the data
-// sheet or architecture paper of each product (NVIDIA: V100, T4, A100, A10, L4, L40S, H100, H200 and HGX B200 data sheets;
-// GA102, AD102 and RTX Blackwell architecture papers; shared memory by architecture: CUDA C++ Programming Guide, technical
-// specifications per compute capability). Tensor rates are of dense f16 products summed in f32, at boost clock.
+// GPUs by product name, so that selection can answer for a chip that is not here. Figures are the vendor's, from the
+// data sheet or architecture paper of each product (NVIDIA: V100, T4, A100, A10, L4, L40S, H100, H200 and HGX B200 data
+// sheets; GA102, AD102 and RTX Blackwell architecture papers; shared memory by architecture: CUDA C++ Programming
+// Guide, technical specifications per compute capability). Tensor rates are of dense f16 products summed in f32, at
+// boost clock.
 #include "src/cuda/known_gpus.h"
 
 #include <algorithm>
@@ -28,7 +29,8 @@ constexpr KnownGpu kKnown[] = {
 std::string Plain(std::string_view name) {
   std::string plain;
   for (const char c : name) {
-    if (std::isalnum(static_cast<unsigned char>(c)) != 0) plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0)
+      plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   }
   return plain;
 }
@@ -36,7 +38,7 @@ std::string Plain(std::string_view name) {
 }  // namespace
 
 std::int64_t SharedBytesPerBlock(int sm) {
-  // A block's dynamic shared memory by opt-in: what the multiprocessor has, less 1 KiB that the system keeps from sm_80 on.
+  // By opt-in: what the multiprocessor has, from sm_80 on less 1 KiB that the system keeps.
   std::int64_t kib = 48;
   if (sm == 70 || sm == 72) kib = 96;
   if (sm == 75) kib = 64;
@@ -47,7 +49,7 @@ std::int64_t SharedBytesPerBlock(int sm) {
 }
 
 const KnownGpu* FindKnown(std::string_view product) {
-  // A driver's name has words around it: "NVIDIA A100-SXM4-80GB", "NVIDIA GeForce RTX 4090". Whole words, longest first.
+  // A driver's name has words around it: "NVIDIA A100-SXM4-80GB". Whole words count, of several the longest.
   const KnownGpu* best = nullptr;
   std::string words = " ";
   for (const char c : product) words += std::isalnum(static_cast<unsigned char>(c)) != 0 ? c : ' ';

@@ -19,7 +19,8 @@ struct LsePlace {
 LsePlace PlaceOf(const char* field, const TensorView& lse, bool packed) {
   const auto last = static_cast<std::size_t>(packed ? 1 : 2);
   if (lse.shape[last] > 1 && lse.stride[last] != 1) {
-    throw Error(field, lse.Describe() + " with stride " + std::to_string(lse.stride[last]), "a contiguous last dim on a GPU");
+    throw Error(field, lse.Describe() + " with stride " + std::to_string(lse.stride[last]),
+                "a contiguous last dim on a GPU");
   }
   return {static_cast<float*>(lse.data), packed ? 0 : lse.stride[0], lse.stride[packed ? 0 : 1]};
 }

@@ -11,8 +11,12 @@
 namespace regard::cuda {
 namespace {
 
-const i32* Table(const std::optional<TensorView>& t) { return t ? static_cast<const i32*>(t->data) : nullptr; }
-const float* Floats(const std::optional<TensorView>& t) { return t ? static_cast<const float*>(t->data) : nullptr; }
+const i32* Table(const std::optional<TensorView>& t) {
+  return t ? static_cast<const i32*>(t->data) : nullptr;
+}
+const float* Floats(const std::optional<TensorView>& t) {
+  return t ? static_cast<const float*>(t->data) : nullptr;
+}
 
 Rows PagesOf(const TensorView& view, KvLayout layout) {
   const bool nhd = layout == KvLayout::kNHD;
@@ -64,9 +68,9 @@ Shape ShapeOf(const regard::Problem& p, const AttentionArgs& a, unsigned* error)
     s.packed_new = a.cu_seqlens_new ? 1 : 0;
     s.total_new = a.k_new->shape[a.cu_seqlens_new ? 0 : 1];
   }
-  s.lengths = {Table(a.cu_seqlens_q), Table(a.cu_seqlens_kv), Table(a.cu_seqlens_new),  Table(a.seqused_q),
-               Table(a.seqused_kv),   Table(a.seqlens_kv),    Table(a.cache_seqlens),   Table(a.cache_batch_idx),
-               Table(a.q_offset),     Table(a.leftpad),       Table(a.rotary_seqlens),  Table(a.kv_indptr),
+  s.lengths = {Table(a.cu_seqlens_q),    Table(a.cu_seqlens_kv), Table(a.cu_seqlens_new), Table(a.seqused_q),
+               Table(a.seqused_kv),      Table(a.seqlens_kv),    Table(a.cache_seqlens),  Table(a.cache_batch_idx),
+               Table(a.q_offset),        Table(a.leftpad),       Table(a.rotary_seqlens), Table(a.kv_indptr),
                Table(a.kv_last_page_len)};
   s.error = error;
   return s;
@@ -250,7 +254,8 @@ void RequireIndexable(const regard::Problem& p, std::int64_t pieces) {
   const double rows = static_cast<double>(p.seq_q) * static_cast<double>(p.heads_q);
   const double new_rows = static_cast<double>(p.append.value_or(0)) * static_cast<double>(p.heads_kv);
   const double keys = p.phase == Phase::kBackward ? static_cast<double>(p.seq_kv) * static_cast<double>(p.heads_kv) : 0;
-  const double blocks = static_cast<double>(p.batch) * (std::max(rows * static_cast<double>(pieces), keys) + new_rows + 1);
+  const double blocks =
+      static_cast<double>(p.batch) * (std::max(rows * static_cast<double>(pieces), keys) + new_rows + 1);
   if (blocks > INT32_MAX) {
     throw Error("bounds", "b * hq * sq of more than 2^31 blocks of work", "a problem that one grid can hold");
   }

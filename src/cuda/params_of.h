@@ -24,8 +24,12 @@ AppendParams AppendParamsOf(const LaunchContext& ctx, unsigned* error, void* q_o
 void RequireIndexable(const regard::Problem& p, std::int64_t pieces);
 
 // Grids of one dimension; `rows` by a kernel that gives each a warp.
-inline Dim3 GridOf(std::int64_t blocks) { return {static_cast<unsigned>(blocks), 1, 1}; }
-inline Dim3 RowGrid(std::int64_t rows) { return GridOf((rows + kRowsABlock - 1) / kRowsABlock); }
+inline Dim3 GridOf(std::int64_t blocks) {
+  return {static_cast<unsigned>(blocks), 1, 1};
+}
+inline Dim3 RowGrid(std::int64_t rows) {
+  return GridOf((rows + kRowsABlock - 1) / kRowsABlock);
+}
 
 // For the backward pass; delta is the workspace.
 BackwardParams BackwardParamsOf(const LaunchContext& ctx, unsigned* error, float* delta);

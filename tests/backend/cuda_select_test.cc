@@ -33,7 +33,8 @@ TEST(CudaSelect, PicksByChipPhaseAndType) {
       {"A100", "decode sq=1 skv=99 dtype=bf16 qv", "cuda.generic.decode.bf16"},
       {"A100", "prefill sq=64 skv=64 d=257 dtype=bf16", "cuda.generic.prefill.bf16"},
       {"A100", "prefill sq=64 skv=64 d=512 dv=64 dtype=f16", "cuda.generic.prefill.f16"},
-      {"A100", "prefill sq=64 skv=64 d=192 dv=128 dtype=bf16 softcap=30 alibi sink dropout=0.1", "cuda.sm80.prefill.bf16"},
+      {"A100", "prefill sq=64 skv=64 d=192 dv=128 dtype=bf16 softcap=30 alibi sink dropout=0.1",
+       "cuda.sm80.prefill.bf16"},
       {"A100", "backward sq=64 skv=64 d=64 dtype=bf16 bias dbias", "cuda.generic.backward.bf16"},
       {"RTX 4090", "decode sq=15 skv=99 d=80 dv=48 dtype=f16 kv=f8e5m2", "cuda.sm80.decode.f16"},
       {"RTX 4090", "decode sq=1 skv=99 d=256 dtype=f16", "cuda.sm80.decode.f16"},
@@ -75,7 +76,8 @@ TEST(CudaSelect, RejectionsCarryReasonAndRemedy) {
        "none needed: the forward kernels take it"},
       {"A100", "backward sq=64 skv=64 dtype=f16", "cuda.sm80.prefill.f16", "phase backward, needs a forward phase",
        "the generic backward kernels take it"},
-      {"H100", "prefill sq=64 skv=64 dtype=f32", "reference", "device cuda, needs cpu memory", "copy the tensors to the CPU"},
+      {"H100", "prefill sq=64 skv=64 dtype=f32", "reference", "device cuda, needs cpu memory",
+       "copy the tensors to the CPU"},
       {"H100", "prefill sq=64 skv=64 dtype=f32", "cpu.scalar.prefill.f32", "device cuda, needs cpu memory",
        "copy the tensors to the CPU"},
   };
@@ -149,23 +151,47 @@ TEST(CudaSelect, ACpuRejectsEveryCudaRowForOneReason) {
   EXPECT_FALSE(s.gpu);
 }
 
-// docs/semantics.md, "Determinism": under invariance the numerics id depends on dtype, head dims, options and device only.
+TEST(CudaSelect, NoRowTakesTheProblemOfAnotherDevice) {
+  const DeviceCaps gpu = DeviceCaps::Known("H100"), cpu = DeviceCaps::Host();
+  for (const char* text : {"prefill sq=64 skv=64 dtype=bf16", "decode sq=1 skv=64 dtype=f32", "backward sq=64 skv=64 dtype=f16"}) {
+    const Problem p = ParseProblem(text);
+    for (const KernelInfo* row : AllKernels()) {
+      const DeviceCaps& other = row->device == DeviceType::kCpu ? gpu : cpu;
+      EXPECT_FALSE(row->supports(*row, p, other).accepted) << row->name << ": " << text;
+    }
+  }
+}
+
+// docs/semantics.md, "Determinism": under invariance the numerics id depends on dtype, head dims, options and device
+// only.
 TEST(CudaSelect, NumericsNeverChangeWithPhaseLengthsBatchPageOrLayout) {
-  const std::vector<std::string> fixed = {
-      "d=64 dtype=f32",          "d=128 dtype=bf16 causal",           "d=80 dv=96 dtype=f16 softcap=3", "d=256 dtype=f16",
-      "d=64 dtype=bf16 sink",    "d=96 dtype=bf16 kv=f8e4m3 qv",      "d=256 dtype=bf16 kv=f8e5m2",     "d=192 dv=128 dtype=f16 kv=f8e4m3",
-      "d=512 dtype=f16 dropout=0.5", "d=64 dtype=f8e4m3 kv=f8e4m3"};
-  const std::vector<std::string> free = {
-      "decode sq=1 skv=1 hq=4 hkv=2",         "decode b=64 sq=1 skv=100000 hq=4 hkv=2", "decode sq=15 skv=77 hq=4 hkv=2 page=1",
-      "prefill sq=16 skv=16 hq=4 hkv=2",      "prefill b=3 sq=9000 skv=9000 hq=4 hkv=2", "prefill sq=128 skv=4096 hq=4 hkv=2 page=256 layout=HND",
-      "prefill sq=5 skv=4096 hq=4 hkv=2",     "mixed b=2 qlens=1,64 lens=64,64 hq=4 hkv=2 varlen",
-      "decode b=2 sq=1 skv=64 hq=4 hkv=2 page=16 table=csr", "prefill b=2 sq=64 skv=64 hq=4 hkv=2 varlen"};
+  const std::vector<std::string> fixed = {"d=64 dtype=f32",
+                                          "d=128 dtype=bf16 causal",
+                                          "d=80 dv=96 dtype=f16 softcap=3",
+                                          "d=256 dtype=f16",
+                                          "d=64 dtype=bf16 sink",
+                                          "d=96 dtype=bf16 kv=f8e4m3 qv",
+                                          "d=256 dtype=bf16 kv=f8e5m2",
+                                          "d=192 dv=128 dtype=f16 kv=f8e4m3",
+                                          "d=512 dtype=f16 dropout=0.5",
+                                          "d=64 dtype=f8e4m3 kv=f8e4m3"};
+  const std::vector<std::string> free = {"decode sq=1 skv=1 hq=4 hkv=2",
+                                         "decode b=64 sq=1 skv=100000 hq=4 hkv=2",
+                                         "decode sq=15 skv=77 hq=4 hkv=2 page=1",
+                                         "prefill sq=16 skv=16 hq=4 hkv=2",
+                                         "prefill b=3 sq=9000 skv=9000 hq=4 hkv=2",
+                                         "prefill sq=128 skv=4096 hq=4 hkv=2 page=256 layout=HND",
+                                         "prefill sq=5 skv=4096 hq=4 hkv=2",
+                                         "mixed b=2 qlens=1,64 lens=64,64 hq=4 hkv=2 varlen",
+                                         "decode b=2 sq=1 skv=64 hq=4 hkv=2 page=16 table=csr",
+                                         "prefill b=2 sq=64 skv=64 hq=4 hkv=2 varlen"};
   for (const std::string& gpu : DeviceCaps::KnownNames()) {
     for (const std::string& options : fixed) {
       std::map<std::string, std::string> numerics;
       for (const std::string& shape : free) numerics[On(gpu.c_str(), shape + " " + options).numerics] = shape;
-      EXPECT_EQ(numerics.size(), 1u) << gpu << " " << options << ": " << numerics.begin()->first << " at " << numerics.begin()->second
-                                     << ", " << numerics.rbegin()->first << " at " << numerics.rbegin()->second;
+      EXPECT_EQ(numerics.size(), 1u) << gpu << " " << options << ": " << numerics.begin()->first << " at "
+                                     << numerics.begin()->second << ", " << numerics.rbegin()->first << " at "
+                                     << numerics.rbegin()->second;
     }
   }
 }
@@ -184,6 +210,20 @@ TEST(CudaSelect, APretendedGpuIsPlannedButNeverRun) {
     EXPECT_EQ(e.field(), "plan");
     EXPECT_NE(e.expected().find("A100 is pretended"), std::string::npos) << e.expected();
   }
+}
+
+TEST(CudaSelect, APlanOfWhatTheKernelCannotDoIsAnError) {
+  const Selection s = On("A100", "prefill sq=64 skv=64 d=128 dtype=f16");
+  try {
+    Plan(ParseProblem("prefill sq=64 skv=64 d=512 dtype=f16"), s);
+    FAIL() << "planned";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.field(), "selection");
+    EXPECT_NE(e.expected().find("head_dim 512, needs <= 256"), std::string::npos) << e.expected();
+  }
+  Selection without_device = s;
+  without_device.gpu = nullptr;
+  EXPECT_THROW(Plan(ParseProblem("prefill sq=64 skv=64 d=128 dtype=f16"), without_device), Error);
 }
 
 TEST(CudaSelect, ALongPromptNeedsStatesForResidentBlocksOnly) {

@@ -1,5 +1,5 @@
 """regard cuda: compile and cache, on a machine that needs no GPU. NVRTC is the one of scripts/setup_cuda, or what
-REGARD_NVRTC names; FAKE_NVRTC is a stand-in that crashes when told to."""
+REGARD_NVRTC names; CUDA_FAKES is the folder of stand-ins that tests/cuda builds."""
 import glob
 import json
 import os
@@ -11,7 +11,10 @@ import tool
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOUND = sorted(glob.glob(os.path.join(ROOT, "build/cuda-nvrtc/libnvrtc.so.*")))
 NVRTC = os.environ.get("REGARD_NVRTC") or (FOUND[-1] if FOUND else "")
-FAKE = os.environ.get("FAKE_NVRTC", "")
+FAKES = os.environ.get("CUDA_FAKES", "")
+FAKE = os.path.join(FAKES, "libfake_nvrtc13.so")  # crashes when told to
+FAKE_DRIVER_12 = os.path.join(FAKES, "libfake_driver12.so")
+needs_fakes = unittest.skipUnless(os.path.exists(FAKE), "CUDA_FAKES names no folder of stand-ins")
 needs_nvrtc = unittest.skipUnless(NVRTC, "no NVRTC here; run scripts/setup_cuda")
 
 KERNEL = 'extern "C" __global__ __launch_bounds__(%d) void regard_kernel(float* x) {\n%s}\n'
@@ -74,7 +77,7 @@ class Cuda(tool.ToolTest):
         with open(os.path.join(folder, "plain.sm_80.cubin"), "rb") as file:
             self.assertEqual(file.read(4), b"\x7fELF")
 
-    @unittest.skipUnless(FAKE, "FAKE_NVRTC is not given")
+    @needs_fakes
     def test_a_compiler_that_crashes_fails_one_kernel_and_spares_the_others(self):
         sources = [self.source("crashes", "#crash\n")] + [self.source(f"k{i}", "text\n") for i in range(5)]
         done = self.compile("--arch=sm_80", "-j2", *sources, REGARD_NVRTC=FAKE)
@@ -115,7 +118,7 @@ class Cuda(tool.ToolTest):
         self.assertIn("REGARD_NVRTC=/absent cannot be used", line)
         self.assertIn("pip install nvidia-cuda-nvrtc", line)
 
-    @unittest.skipUnless(FAKE, "FAKE_NVRTC is not given")
+    @needs_fakes
     def test_architecture_that_nvrtc_no_longer_has_is_refused_with_the_one_that_does(self):
         line = self.refused("cuda", "compile", "--arch=sm_70", self.source("plain", PLAIN), REGARD_NVRTC=FAKE)
         self.assertIn("NVRTC 13.1 starts at sm_75, this is sm_70", line)
@@ -137,6 +140,17 @@ class Cuda(tool.ToolTest):
         self.assertEqual({(k["arch"], k["origin"]) for k in both}, {("sm_80", "disk"), ("sm_90", "compiled")})
 
     @needs_nvrtc
+    def test_warm_takes_every_phase_and_shares_kernels_between_cases(self):
+        cases = ["prefill sq=64 skv=64 hq=4 hkv=2 d=32 dtype=f32",
+                 "decode sq=1 skv=5000 hq=4 hkv=2 d=32 dtype=f32 append=1",
+                 "mixed b=2 sq=20 skv=64 hq=4 hkv=2 d=32 dtype=f32"]
+        warmed = self.good_json("cuda", "warm", *cases, "--arch=sm_80", "--json", **self.environment)["kernels"]
+        names = [kernel["kernel"] for kernel in warmed]
+        self.assertEqual(len(names), len(set(names)))
+        for part in ("generic.prefill", "generic.decode", "combine", "append"):
+            self.assertTrue(any(name.startswith(part) for name in names), names)
+
+    @needs_nvrtc
     def test_warm_without_a_cache_folder_compiles_and_says_so(self):
         with open(os.path.join(self.folder.name, "file"), "w", encoding="utf-8") as file:
             file.write("in the way")
@@ -151,6 +165,15 @@ class Cuda(tool.ToolTest):
         self.assertIn("hq: 7", self.refused("cuda", "warm", "decode hq=7 hkv=2", "--arch=sm_80", **self.environment))
         line = self.refused("cuda", "warm", self.CASE, REGARD_LIBCUDA="/absent/libcuda.so.1", **self.environment)
         self.assertIn("REGARD_LIBCUDA=/absent/libcuda.so.1", line)
+
+    @needs_fakes
+    def test_a_driver_that_is_older_than_nvrtc_keeps_from_running_and_not_from_looking(self):
+        pair = {"REGARD_NVRTC": FAKE, "REGARD_LIBCUDA": FAKE_DRIVER_12}
+        line = self.refused("cuda", "warm", self.CASE, "--arch=sm_80", **{**self.environment, **pair})
+        self.assertIn("NVRTC 13 makes code for drivers of CUDA 13; this driver is of CUDA 12.4", line)
+        self.assertIn("pip install nvidia-cuda-nvrtc-cu12", line)
+        done = self.compile("--arch=sm_80", self.source("text", "text\n"), **pair)
+        self.assertIn("failed   text for sm_80: cuda.cubin: ", done.stdout, "compiled, to what is no cubin")
 
     def test_cache_names_its_folder_and_what_it_holds_and_clears_it(self):
         folder = self.environment["REGARD_CUDA_CACHE"]

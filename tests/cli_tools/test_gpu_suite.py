@@ -13,7 +13,7 @@ class GpuSuite(tool.ToolTest):
         self.assertGreater(len(cases), 20)
         self.assertEqual(len(cases), len(set(cases)))
         for case in cases[::6]:
-            self.assertTrue(self.good_json("explain", "--json", "--device", "H100", case)["chosen"].startswith("cuda."))
+            self.assertTrue(self.good_json("explain", "--json", "--device", "H100", case)["chosen"]["kernel"].startswith("cuda."))
 
     def test_suite_holds_what_the_goals_are_about(self):
         cases = self.cases("bench", "--suite", "gpu")

@@ -14,7 +14,9 @@ namespace {
 
 constexpr int kArchs[] = {70, 75, 80, 86, 89, 90, 100, 120};
 
-GpuCaps Gpu(const char* name) { return *DeviceCaps::Known(name).gpu; }
+GpuCaps Gpu(const char* name) {
+  return *DeviceCaps::Known(name).gpu;
+}
 
 TEST(Instances, OfEveryArchHaveUniqueNamesAndTexts) {
   std::map<std::string, std::string> text_of;
@@ -52,8 +54,9 @@ TEST(Instances, TensorCoresAreThereFromTuringOnAndBf16FromAmpereOn) {
   EXPECT_TRUE(has(75, "sm75.prefill.f16.d128.dv128."));
   EXPECT_FALSE(has(75, "sm75.prefill.bf16.") || has(75, "sm80.") || has(75, "sm75.prefill.f16.d256."));
   for (const int sm : {80, 86, 89, 90, 100, 120}) {
-    for (const char* name : {"sm80.prefill.bf16.d64.dv64.", "sm80.decode.f16.d256.dv256.", "sm80.prefill.f16.d192.dv128.",
-                             "sm80.decode.f16.q8.kv8.d128.dv128.", "append", "merge", "backward.key.d128.dv128"}) {
+    for (const char* name :
+         {"sm80.prefill.bf16.d64.dv64.", "sm80.decode.f16.d256.dv256.", "sm80.prefill.f16.d192.dv128.",
+          "sm80.decode.f16.q8.kv8.d128.dv128.", "append", "merge", "backward.key.d128.dv128"}) {
       EXPECT_TRUE(has(sm, name)) << name << " on sm_" << sm;
     }
   }
@@ -74,22 +77,28 @@ TEST(Instances, OddHeadDimsArePaddedInside) {
 
 TEST(Instances, OptionsThatThePlainKernelKnowsDoNotAskForTheOther) {
   for (const char* words : {"causal", "window=20,4", "chunk=32", "sink", "leftpad", "lse", "page=1"}) {
-    const auto config = TensorConfigFor(ParseProblem(std::string("prefill sq=64 skv=64 dtype=f16 ") + words), Gpu("H100"));
+    const auto config =
+        TensorConfigFor(ParseProblem(std::string("prefill sq=64 skv=64 dtype=f16 ") + words), Gpu("H100"));
     ASSERT_TRUE(config) << words;
     EXPECT_FALSE(config->options) << words;
   }
   for (const char* words : {"softcap=30", "alibi", "bias", "mask=0.5", "dropout=0.1"}) {
-    const auto config = TensorConfigFor(ParseProblem(std::string("decode sq=1 skv=64 dtype=f16 ") + words), Gpu("H100"));
+    const auto config =
+        TensorConfigFor(ParseProblem(std::string("decode sq=1 skv=64 dtype=f16 ") + words), Gpu("H100"));
     ASSERT_TRUE(config) << words;
     EXPECT_TRUE(config->options) << words;
   }
 }
 
 TEST(Instances, TheTilingFollowsTheChipAndNotTheProblem) {
-  const auto name = [](const char* gpu, const char* text) { return NameOf(*TensorConfigFor(ParseProblem(text), Gpu(gpu))); };
-  EXPECT_NE(name("A100", "prefill sq=64 skv=64 d=256 dtype=f16"), name("RTX 4090", "prefill sq=64 skv=64 d=256 dtype=f16"));
+  const auto name = [](const char* gpu, const char* text) {
+    return NameOf(*TensorConfigFor(ParseProblem(text), Gpu(gpu)));
+  };
+  EXPECT_NE(name("A100", "prefill sq=64 skv=64 d=256 dtype=f16"),
+            name("RTX 4090", "prefill sq=64 skv=64 d=256 dtype=f16"));
   EXPECT_NE(name("A100", "decode sq=1 skv=64 d=128 dtype=f16"), name("RTX 4090", "decode sq=1 skv=64 d=128 dtype=f16"));
-  EXPECT_EQ(name("A100", "prefill sq=64 skv=64 d=128 dtype=f16"), name("H100", "prefill b=9 sq=4000 skv=9000 d=128 dtype=f16"));
+  EXPECT_EQ(name("A100", "prefill sq=64 skv=64 d=128 dtype=f16"),
+            name("H100", "prefill b=9 sq=4000 skv=9000 d=128 dtype=f16"));
   EXPECT_FALSE(TensorConfigFor(ParseProblem("prefill sq=64 skv=64 d=128 dtype=f32"), Gpu("A100")));
   EXPECT_FALSE(TensorConfigFor(ParseProblem("prefill sq=64 skv=64 d=257 dtype=f16"), Gpu("A100")));
 }

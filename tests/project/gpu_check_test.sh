@@ -59,3 +59,16 @@ check "a command that breaks fails" 1 'gpu_check: FAILED' "${fake[@]}" FAKE=brok
 check "the whole grid counts as far as time allowed" 0 'gpu_check: passed' "${fake[@]}" FAKE=cut -- "$work/e"
 check "the report is made where Python is" 0 'gpu_check: passed' "${fake[@]}" FAKE= PYTHON=python3 -- "$work/f"
 grep -q '90 cases' "$work/f/report.html" || { echo "FAILED: no report"; exit 1; }
+
+# A copy of the project whose build fails: the program that lies in build/release is taken as it is, and said to be.
+mkdir -p "$work/copy/scripts" "$work/copy/build/release" "$work/tools"
+cp "$script" "$(dirname "$script")/common.sh" "$work/copy/scripts"
+cp "$work/build/regard" "$work/copy/build/release"
+printf '#!/bin/bash\nexit 1\n' >"$work/tools/cmake"
+chmod +x "$work/tools/cmake"
+script=$work/copy/scripts/gpu_check.sh
+check "a program that lies there serves where nothing can be built" 0 '^build: none; build/release/regard is taken as it is$' \
+  PATH="$work/tools:$PATH" REGARD_LIBCUDA=pretended PYTHON=false FAKE= -- "$work/g"
+rm "$work/copy/build/release/regard"
+check "nothing to run is said" 1 'set REGARD_BUILD to a folder' \
+  PATH="$work/tools:$PATH" REGARD_LIBCUDA=pretended PYTHON=false FAKE= -- "$work/h"

@@ -50,7 +50,8 @@ class GpuReport(unittest.TestCase):
         self.assertEqual(report.goals(entries, 10), [])
 
     def test_table_has_a_column_for_each_library_with_regard_first(self):
-        peers = {"results": [{"case": DECODE, "reads": True, "libraries": [library("torch-math", 1, 30), library("regard", 2, 60)]}]}
+        libraries = [library("torch-math", 1, 30), library("regard", 2, 60)]
+        peers = {"results": [{"case": DECODE, "reads": True, "libraries": libraries}]}
         lines = report.text_table(report.merged({"results": [own(DECODE, gbps=70)]}, peers)).splitlines()
         self.assertEqual(lines[0].split(), ["case", "unit", "regard", "regard", "in", "Python", "torch-math"])
         self.assertEqual(lines[1].split()[-4:], ["GB/s", "70", "60", "30"])

@@ -125,6 +125,19 @@ def test_a_result_waits_for_a_consumer_on_another_stream():
         near(fetch(out, stream), WANT)
 
 
+def test_a_result_goes_back_through_the_array_namespace():
+    class WithNamespace(GpuArray):
+        def __array_namespace__(self):
+            class Namespace:
+                @staticmethod
+                def from_dlpack(exported):
+                    return fetch(exported)
+
+            return Namespace
+
+    near(regard.attention(WithNamespace(Q), GpuArray(K), GpuArray(V), causal=True), WANT)
+
+
 @pytest.mark.parametrize("place", range(3))
 def test_tensors_in_several_places_are_refused_by_name(kind, place):
     tensors = [kind(x) for x in (Q, K, V)]

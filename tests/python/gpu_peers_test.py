@@ -51,8 +51,8 @@ def test_unknown_words_of_a_case_are_refused(cases):
 
 def test_libraries_take_turns_and_agree(tmp_path):
     path = tmp_path / "peers.json"
-    command = [sys.executable, "-B", SCRIPT, "--device", "cpu", "--seconds", "300", "--json", str(path), PREFILL, PAGED, FP8, BACKWARD,
-               "--only", "regard", "--only", "torch-flash", "--only", "torch-math", "--only", "torch-cudnn"]
+    command = [sys.executable, "-B", SCRIPT, "--device", "cpu", "--seconds", "300", "--json", str(path), PREFILL, PAGED, FP8,
+               BACKWARD, "--only", "regard", "--only", "torch-flash", "--only", "torch-math", "--only", "torch-cudnn"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     got = json.loads(path.read_text(encoding="utf-8"))

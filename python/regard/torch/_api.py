@@ -39,8 +39,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, out
               return_lse: bool = False, **options: Unpack[Options]) -> _Result:
     """Exact attention, differentiable in q, k, v, bias and sink, through out and lse.
 
-    q (B, Sq, Hq, D); k (B, Skv, Hkv, D); v (B, Skv, Hkv, Dv), f32, f16 or bf16, on the CPU or a CUDA device. `options` are those of
-    `regard.attention` (scale, causal, window, chunk, softcap, alibi_slopes, bias, mask, sink, q_offset, dropout, ...),
+    q (B, Sq, Hq, D); k (B, Skv, Hkv, D); v (B, Skv, Hkv, Dv), f32, f16 or bf16, on the CPU or a CUDA device. `options`
+    are those of `regard.attention` (scale, causal, window, chunk, softcap, alibi_slopes, bias, mask, sink, q_offset, dropout, ...),
     except that `seed` and `offset`, where not given, are drawn from torch's default generator: `torch.manual_seed`
     repeats a call, and two calls differ. Under autocast q, k and v are cast first.
 

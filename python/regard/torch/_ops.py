@@ -1,4 +1,5 @@
-"""The custom ops of torch.ops.regard: schemas, kernels for CPU and CUDA, fake kernels. Gradients are in _autograd, vmap in _vmap.
+"""The custom ops of torch.ops.regard: schemas, kernels for CPU and CUDA, fake kernels. Gradients are in _autograd, vmap
+in _vmap.
 
     attention_forward(q, k, v, options, out_dtype) -> (out, lse)
     varlen_forward(q, k, v, packed, options, out_dtype) -> (out, lse)

@@ -22,8 +22,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
                                  enable_gqa: bool = False) -> Tensor:
     """torch.nn.functional.scaled_dot_product_attention, computed by regard.
 
-    query (..., Hq, L, E); key (..., Hkv, S, E); value (..., Hkv, S, Ev); f32, f16 or bf16, on the CPU or CUDA. Leading dims and,
-    where one side has a single head, heads broadcast; with enable_gqa Hq may be a multiple of Hkv. attn_mask: bool
+    query (..., Hq, L, E); key (..., Hkv, S, E); value (..., Hkv, S, Ev); f32, f16 or bf16, on the CPU or CUDA.
+    Leading dims and, where one side has a single head, heads broadcast; with enable_gqa Hq may be a multiple of Hkv. attn_mask: bool
     (True attends) or float (added; may require grad), 2 to as many dims as the scores (..., Hq, L, S), broadcast; or a
     torch.nn.attention.bias.CausalBias. dropout_p always drops, as torch's does; its seed comes from torch's default
     generator.

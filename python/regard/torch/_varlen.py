@@ -33,8 +33,8 @@ def varlen_attn(query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_
 
     Returns out (Tq, Hq, D), and with return_aux.lse also lse, f32 (Hq, Tq). Raises regard.Error.
     """
-    return _run(None, query, key, value, cu_seq_q, cu_seq_k, (max_q, max_k), is_causal, return_aux, scale, window_size, enable_gqa,
-                seqused_k, block_table)
+    return _run(None, query, key, value, cu_seq_q, cu_seq_k, (max_q, max_k), is_causal, return_aux, scale, window_size,
+                enable_gqa, seqused_k, block_table)
 
 
 def varlen_attn_out(out: Tensor, query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor,
@@ -43,12 +43,13 @@ def varlen_attn_out(out: Tensor, query: Tensor, key: Tensor, value: Tensor, cu_s
                     seqused_k: Tensor | None = None, block_table: Tensor | None = None,
                     num_splits: int | None = None) -> _Result:
     """varlen_attn into `out` (Tq, Hq, D), which is returned, or (out, lse); no gradient is recorded."""
-    return _run(out, query, key, value, cu_seq_q, cu_seq_k, (max_q, max_k), is_causal, return_aux, scale, window_size, enable_gqa,
-                seqused_k, block_table)
+    return _run(out, query, key, value, cu_seq_q, cu_seq_k, (max_q, max_k), is_causal, return_aux, scale, window_size,
+                enable_gqa, seqused_k, block_table)
 
 
 def _run(out: Tensor | None, query: Tensor, key: Tensor, value: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor | None,
-         longest: tuple[int, int], is_causal: bool, return_aux: Any, scale: float | None, window_size: Sequence[int], enable_gqa: bool,
+         longest: tuple[int, int], is_causal: bool, return_aux: Any, scale: float | None, window_size: Sequence[int],
+         enable_gqa: bool,
          seqused_k: Tensor | None, block_table: Tensor | None) -> _Result:
     heads_q, heads_kv = query.shape[1], key.shape[-2]
     if not enable_gqa and heads_q != heads_kv:

@@ -131,6 +131,12 @@ Status Find(const std::string& file, int driver_version, const std::vector<std::
   return search.NotFound(driver_version, api->tried);
 }
 
+NvrtcApi FindNvrtc(int driver_version) {
+  const std::string& file = Env().nvrtc;
+  if (!file.empty()) return LoadNvrtc(file, driver_version, {});
+  return LoadNvrtc("", driver_version, NvrtcFolders(SearchEnvironment::OfProcess()));
+}
+
 // Lines of the log that say "error", without those that only count them.
 std::string FirstErrors(const std::string& log) {
   std::string errors;
@@ -186,12 +192,13 @@ NvrtcApi LoadNvrtc(const std::string& file, int driver_version, const std::vecto
 }
 
 const NvrtcApi& Nvrtc() {
-  static const NvrtcApi& api = *[] {  // never destroyed: threads may still compile
-    const DriverApi& driver = Driver();
-    const std::string& file = Env().nvrtc;
-    const auto folders = file.empty() ? NvrtcFolders(SearchEnvironment::OfProcess()) : std::vector<std::string>();
-    return new NvrtcApi(LoadNvrtc(file, driver.status.ok ? driver.version : 0, folders));
-  }();
+  // Never destroyed: threads may still compile while the process ends.
+  static const NvrtcApi& api = *new NvrtcApi(FindNvrtc(Driver().status.ok ? Driver().version : 0));
+  return api;
+}
+
+const NvrtcApi& OfflineNvrtc() {
+  static const NvrtcApi& api = *new NvrtcApi(FindNvrtc(0));
   return api;
 }
 

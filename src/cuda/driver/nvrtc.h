@@ -25,6 +25,8 @@ struct NvrtcApi : abi::NvrtcEntryPoints {
 
 // The best NVRTC here: what REGARD_NVRTC names, else the first found that this machine's driver can load code of.
 const NvrtcApi& Nvrtc();
+// The first found, whatever the driver: for compiling what is only looked at. Loads no driver.
+const NvrtcApi& OfflineNvrtc();
 
 // The same search, not kept. `file` is REGARD_NVRTC or ""; `driver_version` 0 asks for any, 12040 for at most CUDA 12;
 // `folders` are looked at after the loader's path, which is left out where `loader_path` is false.

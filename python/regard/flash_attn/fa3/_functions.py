@@ -69,7 +69,8 @@ class FlashAttnVarlenFunc:
     ) -> Any:
         return _finish(
             q, k, v, s_aux, return_softmax, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k, seqused_q=seqused_q,
-            seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, softmax_scale=softmax_scale, causal=causal, qv=qv, q_descale=q_descale,
+            seqused_k=seqused_k, max_seqlen_q=max_seqlen_q, max_seqlen_k=max_seqlen_k, softmax_scale=softmax_scale,
+            causal=causal, qv=qv, q_descale=q_descale,
             k_descale=k_descale, v_descale=v_descale, window_size=window_size, chunk=attention_chunk, softcap=softcap,
         )
 
