@@ -33,7 +33,7 @@ if [ ! -e /dev/nvidiactl ] && [ ! -e /dev/dxg ] && ! nvidia-smi -L >/dev/null 2>
 fi
 
 # The stand-in answers as the words in $FAKE say: none (info finds no GPU), miss, broken (the quick grid dies), cut (the
-# whole grid is stopped by its time).
+# whole grid is stopped by its time), wrong (the suite's output is wrong).
 mkdir "$work/build"
 cat >"$work/build/regard" <<'FAKE_REGARD'
 #!/bin/bash
@@ -44,7 +44,8 @@ case "$*" in
             echo "7 cases, 7 runs, 0.1 s: all within the accuracy rule" ;;
   *--all) [[ $FAKE == *miss* ]] && { echo "MISS cuda.sm80.decode.f16: out"; echo "REPRO: regard check CASE"; exit 1; }
           echo "90 cases, 90 runs, 9.0 s: interrupted"; [[ $FAKE == *cut* ]] && exit 130 ;;
-  bench*--json*) echo '{"results": []}' >"${*: -1}" ;;
+  bench*--json*) [[ $FAKE == *wrong* ]] && echo "MISS: 3.00 x the bound, out[0]"
+          echo '{"results": []}' >"${*: -1}" ;;
 esac
 exit 0
 FAKE_REGARD
@@ -57,6 +58,7 @@ grep -q '^7 cases' "$work/out" && grep -q '^90 cases' "$work/out" || { echo "FAI
 check "a miss fails, and is shown" 1 '^MISS cuda.sm80.decode.f16: out$' "${fake[@]}" FAKE=miss -- "$work/c"
 check "a command that breaks fails" 1 'gpu_check: FAILED' "${fake[@]}" FAKE=broken -- "$work/d"
 check "the whole grid counts as far as time allowed" 0 'gpu_check: passed' "${fake[@]}" FAKE=cut -- "$work/e"
+check "a wrong output of the suite fails" 1 '^MISS: 3.00 x the bound' "${fake[@]}" FAKE=wrong -- "$work/i"
 check "the report is made where Python is" 0 'gpu_check: passed' "${fake[@]}" FAKE= PYTHON=python3 -- "$work/f"
 grep -q '90 cases' "$work/f/report.html" || { echo "FAILED: no report"; exit 1; }
 

@@ -78,12 +78,14 @@ def routed(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None =
     return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 
 
-@torch.compiler.assume_constant_result
 @functools.lru_cache(maxsize=64)
-def _missing(index: int) -> str:
+def _missing_on(index: int) -> str:
     """Why regard cannot compute on a GPU; empty: it can."""
     gpus = regard.gpus()
     return gpus[index].missing if index < len(gpus) else "no such GPU is known to the driver that regard found"
+
+
+_missing: Callable[[int], str] = getattr(torch.compiler, "assume_constant_result")(_missing_on)
 
 
 def why_torch(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> str | None:
