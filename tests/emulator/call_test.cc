@@ -312,10 +312,10 @@ TEST(Call, AGpuOfThisMachineIsDescribedByItsDriver) {
 }  // namespace regard::emulator
 
 int main(int argc, char** argv) {
-  setenv("FAKE_CUDA_GPUS", regard::emulator::kGpuList, 0);
-  setenv("REGARD_LIBCUDA", REGARD_FAKE_LIBCUDA, 0);
-  setenv("REGARD_NVRTC", REGARD_FAKE_NVRTC, 0);
-  setenv("REGARD_CUDA_CACHE", REGARD_FAKE_CACHE, 0);
+  setenv("FAKE_CUDA_GPUS", regard::emulator::kGpuList, 1);
+  setenv("REGARD_LIBCUDA", REGARD_FAKE_LIBCUDA, 1);
+  setenv("REGARD_NVRTC", REGARD_FAKE_NVRTC, 1);
+  setenv("REGARD_CUDA_CACHE", REGARD_FAKE_CACHE, 1);
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();
 }
