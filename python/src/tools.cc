@@ -2,7 +2,6 @@
 #include "python/src/tools.h"
 
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "regard/device.h"
 #include "regard/plan.h"
 #include "regard/status.h"
+#include "src/backend/device_of.h"
 #include "src/backend/kernel_info.h"
 #include "src/backend/probe_devices.h"
 #include "src/backend/select.h"
@@ -32,27 +32,12 @@ namespace {
 
 constexpr Isa kIsas[] = {Isa::kScalar, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Bf16};
 
-// "cpu", "cuda", "cuda:1", or a GPU by its product name, pretended.
-DeviceCaps DeviceByName(const std::string& name) {
-  if (name.empty() || name == "cpu") return DeviceCaps::Host();
-  if (name == "cuda") return DeviceCaps::Gpu(0);
-  if (name.starts_with("cuda:")) {
-    int index = 0;
-    const char *begin = name.data() + 5, *end = name.data() + name.size();
-    const auto [stop, error] = std::from_chars(begin, end, index);
-    if (error == std::errc() && stop == end && begin != end) return DeviceCaps::Gpu(index);
-    throw Error("device", name, "cuda:0, cuda:1 and so on");
-  }
-  try {
-    return DeviceCaps::Known(name);
-  } catch (const Error& e) {
-    throw Error("device", name, "cpu, cuda, cuda:N or " + e.expected());
-  }
-}
+// "cpu" (or nothing), "cuda", "cuda:1", or a GPU by its product name, pretended.
+DeviceCaps DeviceNamed(const std::string& name) { return DeviceByName("device", name.empty() ? "cpu" : name); }
 
 // A device, or this CPU as one whose best instruction set is `isa`.
 DeviceCaps CapsFor(const std::string& isa, const std::string& device) {
-  DeviceCaps caps = DeviceByName(device);
+  DeviceCaps caps = DeviceNamed(device);
   if (isa.empty()) return caps;
   if (caps.gpu) throw Error("isa", isa, "none where device is a GPU");
   std::string known;

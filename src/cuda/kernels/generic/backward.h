@@ -179,33 +179,42 @@ REGARD_DEVICE void DeltaKernel(const BackwardParams& p) {
   if (error != 0 && Lane() == 0 && p.shape.error != nullptr) AtomicOr(Global<u32>(p.shape.error), 0, error);
 }
 
+// Calls visit(pair, row of k) for each key of [first, last) that query i of a head makes a pair with, in order.
+template <int kDims, int kDimsV, class Visit>
+REGARD_DEVICE void ForEachPair(const BackwardParams& p, const Sequence& s, i64 i, int head, i64 first, i64 last,
+                               const Visit& visit) {
+  const QueryStats stats = StatsOf(p, s, i, head);
+  const int kv_head = head / p.shape.group;
+  LaneRow<kDims> q, k;
+  LaneRow<kDimsV> dout, v;
+  q.Load(p.q.data, p.type, QueryOffset(p, s, p.q, i, head), p.shape.head_dim);
+  dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
+  REGARD_ROLLED
+  for (i64 j = first; j < last; ++j) {
+    k.Load(p.k.data, p.type, KeyOffset(p, s, p.k, j, kv_head), p.shape.head_dim);
+    v.Load(p.v.data, p.type, KeyOffset(p, s, p.v, j, kv_head), p.shape.head_dim_v);
+    Pair pair;
+    if (PairOf(p, s, stats, j, q.Dot(k), dout.Dot(v), pair)) visit(pair, k);
+  }
+}
+
 // dq of a row and head, keys in order. Rows that are no query get 0, those behind the last sequence too.
 template <int kDims, int kDimsV>
 REGARD_DEVICE void QueryGradientKernel(const BackwardParams& p) {
   const i64 rows = static_cast<i64>(p.shape.batch) * p.shape.seq_q * p.shape.heads_q;
   u32 error = 0;
   for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < rows; at += static_cast<i64>(GridX()) * kBackwardWarps) {
-    const int head = static_cast<int>(at % p.shape.heads_q), kv_head = head / p.shape.group;
+    const int head = static_cast<int>(at % p.shape.heads_q);
     const i64 i = at / p.shape.heads_q % p.shape.seq_q;
     const Sequence s = ResolveSequence(p.shape, KeysOf(p), static_cast<int>(at / p.shape.heads_q / p.shape.seq_q), error);
     if (i >= s.rows) continue;
     LaneRow<kDims> sum;
     sum.Clear();
     if (i < s.seq_q) {
-      const QueryStats stats = StatsOf(p, s, i, head);
       const KeyRange keys = VisibleKeys(p.options, s, i);
-      LaneRow<kDims> q, k;
-      LaneRow<kDimsV> dout, v;
-      q.Load(p.q.data, p.type, QueryOffset(p, s, p.q, i, head), p.shape.head_dim);
-      dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
-      REGARD_ROLLED
-      for (i32 n = keys.begin; n < keys.end; ++n) {
-        const i64 j = n + static_cast<i64>(s.leftpad);
-        k.Load(p.k.data, p.type, KeyOffset(p, s, p.k, j, kv_head), p.shape.head_dim);
-        v.Load(p.v.data, p.type, KeyOffset(p, s, p.v, j, kv_head), p.shape.head_dim_v);
-        Pair pair;
-        if (PairOf(p, s, stats, j, q.Dot(k), dout.Dot(v), pair)) sum.Add(pair.product, k);
-      }
+      const i64 leftpad = s.leftpad;
+      ForEachPair<kDims, kDimsV>(p, s, i, head, leftpad + keys.begin, leftpad + keys.end,
+                                 [&](const Pair& pair, const LaneRow<kDims>& k) { sum.Add(pair.product, k); });
     }
     sum.Store(p.dq.data, p.grad_type, QueryOffset(p, s, p.dq, i, head), p.shape.head_dim, p.options.scale);
   }
@@ -290,23 +299,12 @@ REGARD_DEVICE void BiasGradientKernel(const BackwardParams& p) {
     for (i64 b = begin(0); b < end(0, p.shape.batch); ++b) {
       const Sequence s = ResolveSequence(p.shape, KeysOf(p), static_cast<int>(b), error);
       for (i64 h = begin(1); h < end(1, p.shape.heads_q); ++h) {
-        const int head = static_cast<int>(h), kv_head = head / p.shape.group;
         for (i64 i = begin(2); i < end(2, s.seq_q); ++i) {
-          const QueryStats stats = StatsOf(p, s, i, head);
           const KeyRange keys = VisibleKeys(p.options, s, i);
-          LaneRow<kDims> q, k;
-          LaneRow<kDimsV> dout, v;
-          q.Load(p.q.data, p.type, QueryOffset(p, s, p.q, i, head), p.shape.head_dim);
-          dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
           const i64 first = Max(begin(3), static_cast<i64>(keys.begin) + s.leftpad);
           const i64 last = Min(end(3, s.seq_kv), static_cast<i64>(keys.end) + s.leftpad);
-          REGARD_ROLLED
-          for (i64 j = first; j < last; ++j) {
-            k.Load(p.k.data, p.type, KeyOffset(p, s, p.k, j, kv_head), p.shape.head_dim);
-            v.Load(p.v.data, p.type, KeyOffset(p, s, p.v, j, kv_head), p.shape.head_dim_v);
-            Pair pair;
-            if (PairOf(p, s, stats, j, q.Dot(k), dout.Dot(v), pair)) sum += pair.score;
-          }
+          ForEachPair<kDims, kDimsV>(p, s, i, static_cast<int>(h), first, last,
+                                     [&](const Pair& pair, const LaneRow<kDims>&) { sum += pair.score; });
         }
       }
     }

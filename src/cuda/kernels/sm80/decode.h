@@ -157,18 +157,15 @@ struct Decode {
     bool any_bad = false;
     for (int block = begin; block < end; ++block) {
       const bool more = block + 1 < end;
-      const Shared<u16> keys = stages.AwaitKeys(block, more);
-      const i32 first = block * kBlockKeys;
-      const BlockPlace common = stages.Places().BlockOf(p.cache, task.s, block);
-      any_bad = any_bad || common.AnyBad();
-      const bool whole = first >= task.all.begin && first + kBlockKeys <= task.all.end && !common.AnyBad();
+      const auto here = stages.AwaitKeys(block, more);
+      any_bad = any_bad || here.AnyBad();
       float x[2][4];
-      Dots(x, keys);
-      const u32 seen = ScoreTile<C, 2>(x, p, task, 0, scale, first, Warp() * 2, whole, common.bad);
-      Weigh(x, first);
+      Dots(x, here.keys);
+      const u32 seen = ScoreTile<C, 2>(x, p, task, 0, scale, here.first, Warp() * 2, here.whole, here.bad);
+      Weigh(x, here.first);
       const Shared<u16> values = stages.AwaitValues(block, more);
       AddWeights();
-      if (C.options || !whole) SetApartNonFinite(seen, values);
+      if (C.options || !here.whole) SetApartNonFinite(seen, values);
       AddValues(values);
     }
     if (any_bad) MarkError(p.shape, kBadPage);

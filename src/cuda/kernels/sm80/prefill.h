@@ -237,15 +237,12 @@ struct Prefill {
         Clear();
       }
       const bool more = block + 1 < end;
-      const Shared<u16> keys = stages.AwaitKeys(block, more);
-      const i32 first = block * kBlockKeys;
-      const BlockPlace common = stages.Places().BlockOf(p.cache, task.s, block);
-      any_bad = any_bad || common.AnyBad();
-      const bool whole = first >= task.all.begin && first + kBlockKeys <= task.all.end && !common.AnyBad();
+      const auto here = stages.AwaitKeys(block, more);
+      any_bad = any_bad || here.AnyBad();
       float x[kTiles][8][4];
       u32 seen[kTiles];
-      Dots(x, keys);
-      Attend(first, whole, TileScale<C>(p.options, task.s.b, task.kv_head), common.bad, x, seen);
+      Dots(x, here.keys);
+      Attend(here.first, here.whole, TileScale<C>(p.options, task.s.b, task.kv_head), here.bad, x, seen);
       u32 weights[kTiles][8][2];
       REGARD_UNROLL
       for (int t = 0; t < kTiles; ++t) {
@@ -256,7 +253,7 @@ struct Prefill {
         }
       }
       const Shared<u16> values = stages.AwaitValues(block, more);
-      if (C.options || !whole) SetApartNonFinite(weights, seen, values);
+      if (C.options || !here.whole) SetApartNonFinite(weights, seen, values);
       AddValues(weights, values);
     }
     if (any_bad) MarkError(p.shape, kBadPage);

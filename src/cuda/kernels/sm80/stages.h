@@ -72,8 +72,18 @@ struct Stages {
     if constexpr (C.stages == 2) CopyValues(block);
   }
 
+  // A block whose keys have come.
+  struct Block {
+    Shared<u16> keys;
+    i32 first;         // its first key, j'
+    u32 bad[2];        // keys on pages that do not exist (tile/kv_gather.h)
+    bool whole;        // every row of the tile sees every key of it
+
+    REGARD_DEVICE bool AnyBad() const { return (bad[0] | bad[1]) != 0; }
+  };
+
   // Awaits the keys of a block, and starts what may be copied while they are worked on. `more`: another block follows.
-  REGARD_DEVICE Shared<u16> AwaitKeys(int block, bool more) const {
+  REGARD_DEVICE Block AwaitKeys(int block, bool more) const {
     if (more) Places().Fill(p.cache, task.s, block + 1);
     CopyAsyncWait<C.stages == 2 ? 1 : 0>();
     BlockBarrier();
@@ -88,7 +98,10 @@ struct Stages {
       ExpandBlock<C.type, C.head_dim, C.Threads()>(RawKeys(stage), kRawK, Keys(stage), kPitchK, p.kv_type);
       BlockBarrier();
     }
-    return Keys(stage);
+    const BlockPlace common = Places().BlockOf(p.cache, task.s, block);
+    const i32 first = block * kBlockKeys;
+    const bool inside = first >= task.all.begin && first + kBlockKeys <= task.all.end;
+    return {Keys(stage), first, {common.bad[0], common.bad[1]}, inside && !common.AnyBad()};
   }
 
   // Awaits its values; the keys of the block are not read any more.
