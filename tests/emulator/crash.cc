@@ -1,4 +1,4 @@
-// Signal handlers; they write with nothing but write(2) and hand the signal on to its default action.
+// Signal handlers: one line on stderr, then the signal's default action.
 #include "tests/emulator/crash.h"
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// Emulated twin of src/cuda/kernels/base/kernel.h: an instance registers itself under the name that its translation unit
-// (made by write_instances.cc from the library's own text) defines as REGARD_INSTANCE.
+// Emulated twin of src/cuda/kernels/base/kernel.h: an instance registers itself under the name that its translation
+// unit (made by write_instances.cc from the library's own text) defines as REGARD_INSTANCE.
 #pragma once
 
 #include "tests/emulator/registry.h"
