@@ -87,12 +87,14 @@ struct GenericConfig {
 };
 struct GenericLayout {
   static constexpr int kKeyPitch = GenericConfig::kChunk + 1;  // f32; odd, so that 32 keys lie in 32 banks
+  // f32; the four rows of a warp begin 8 banks apart, where their eight threads each take neighbouring keys.
+  static constexpr int kWeightPitch = kBlockKeys + 8;
 
   int rows;           // 16 entries of 16 bytes
   int places;         // TensorLayout::kPlaceBytes
   int q;              // dims x 16 rows, f32; qv's dims, where there is one, behind them
   int keys;           // 64 x kKeyPitch, f32
-  int weights;        // 16 x 64, f32: dot products, then weights
+  int weights;        // 16 x kWeightPitch, f32: dot products, then weights
   int factors;        // 16, f32
   int bytes;
 
@@ -102,7 +104,7 @@ struct GenericLayout {
     q = places + TensorLayout::kPlaceBytes;
     keys = q + (c.head_dim + (c.qv ? c.head_dim_v : 0)) * c.kTileRows * 4;
     weights = keys + kBlockKeys * kKeyPitch * 4;
-    factors = weights + c.kTileRows * kBlockKeys * 4;
+    factors = weights + c.kTileRows * kWeightPitch * 4;
     bytes = factors + c.kTileRows * 4;
   }
 };

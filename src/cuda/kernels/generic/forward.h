@@ -26,8 +26,8 @@ struct Forward {
   static constexpr int kColumns = C.head_dim_v / kWidth, kRows = kTile * kWidth / kThreads;
   // A thread's dot products: key ThreadIndex() % 64 for half of the rows.
   static constexpr int kDots = kTile * kBlockKeys / kThreads;
-  // Softmax: eight threads a row, eight keys each.
-  static constexpr int kParts = kThreads / kTile, kPartKeys = kBlockKeys / kParts;
+  // Softmax: eight threads a row, each with every eighth key.
+  static constexpr int kParts = kThreads / kTile, kWeightPitch = GenericLayout::kWeightPitch;
   static constexpr float kMasked = -1;  // stands in for the weight of a key that the row does not see
 
   const ForwardParams& p;
@@ -107,15 +107,15 @@ struct Forward {
     const Row row = RowTable<C>::Of(p, task, r);
     float top = -Infinity();
     REGARD_ROLLED
-    for (int n = part * kPartKeys; n < (part + 1) * kPartKeys; ++n) {
+    for (int n = part; n < kBlockKeys; n += kParts) {
       const i32 j = first + n;
       const i64 at = task.s.leftpad + static_cast<i64>(j);
       bool sees = j >= row.keys.begin && j < row.keys.end && ((bad[n / 32] >> (n % 32)) & 1) == 0;
       sees = sees && MaskShows(p.options, row.query, at);
       float x = -Infinity();
-      if (sees) x = Score(p.options, row.query, Weights().Load(r * kBlockKeys + n), scale, at) * kLog2E;
+      if (sees) x = Score(p.options, row.query, Weights().Load(r * kWeightPitch + n), scale, at) * kLog2E;
       top = Larger(top, x);
-      Weights().Store(r * kBlockKeys + n, x);
+      Weights().Store(r * kWeightPitch + n, x);
     }
     for (int lanes = 1; lanes < kParts; lanes *= 2) top = Larger(top, ShuffleXor(top, lanes));
     top = Larger(m, top);
@@ -124,8 +124,8 @@ struct Forward {
     const u32 dropout_row = static_cast<u32>(task.s.b * p.shape.heads_q + row.query.head);
     float sum = 0;
     REGARD_ROLLED
-    for (int n = part * kPartKeys; n < (part + 1) * kPartKeys; ++n) {
-      const float x = Weights().Load(r * kBlockKeys + n);
+    for (int n = part; n < kBlockKeys; n += kParts) {
+      const float x = Weights().Load(r * kWeightPitch + n);
       float weight = Exp2(x - base);
       sum += weight;
       if (x == -Infinity()) {
@@ -136,7 +136,7 @@ struct Forward {
         const u32 word = key % 4 == 0 ? words.word[0] : key % 4 == 1 ? words.word[1] : key % 4 == 2 ? words.word[2] : words.word[3];
         if (!Keeps(p.options, word)) weight = 0;
       }
-      Weights().Store(r * kBlockKeys + n, weight);
+      Weights().Store(r * kWeightPitch + n, weight);
     }
     for (int lanes = 1; lanes < kParts; lanes *= 2) sum += ShuffleXor(sum, lanes);
     m = top;
@@ -169,7 +169,7 @@ struct Forward {
       }
       REGARD_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const Vec16 weights = Weights().Load16((FirstRow() + r) * kBlockKeys + key);
+        const Vec16 weights = Weights().Load16((FirstRow() + r) * kWeightPitch + key);
         REGARD_UNROLL
         for (int k = 0; k < 4; ++k) {
           const float weight = FloatOf(weights.word[k]);
@@ -252,7 +252,7 @@ struct Forward {
       if constexpr (C.qv) Dots(dots, p.cache.v, p.shape.head_dim_v, C.head_dim, block, common, count);
       const int key = ThreadIndex() % kBlockKeys, row0 = ThreadIndex() / kBlockKeys * kDots;
       REGARD_UNROLL
-      for (int r = 0; r < kDots; ++r) Weights().Store((row0 + r) * kBlockKeys + key, dots[r]);
+      for (int r = 0; r < kDots; ++r) Weights().Store((row0 + r) * kWeightPitch + key, dots[r]);
       BlockBarrier();
       Weigh(first, scale, common.bad);
       BlockBarrier();
