@@ -140,6 +140,25 @@ void PrintTables(const std::vector<KernelReport>& reports) {
   }
 }
 
+// Machine instructions by group, of kernels that were disassembled.
+void PrintInstructions(const std::vector<KernelReport>& reports) {
+  constexpr const char* kGroups[] = {"tensor", "ldmatrix", "shared", "async", "global", "local", "exp2", "f32", "other"};
+  if (Disassembler().empty()) return;
+  std::vector<TextTable::Column> columns = {{"instructions"}};
+  for (const char* group : kGroups) columns.push_back({group, Align::kRight});
+  TextTable table(columns);
+  for (const KernelReport& r : reports) {
+    if (!r.error.empty()) continue;
+    std::vector<std::string> cells = {r.arch + " " + r.name};
+    for (const char* group : kGroups) {
+      const auto count = r.instructions.find(group);
+      cells.push_back(fmt::format("{}", count == r.instructions.end() ? 0 : count->second));
+    }
+    table.Row(std::move(cells));
+  }
+  fmt::print("{}\n", table.Text());
+}
+
 // One line for each kernel that is not good, and for each spill that is accepted.
 void PrintTrouble(const std::vector<KernelReport>& reports) {
   for (const KernelReport& r : reports) {
@@ -170,6 +189,7 @@ void PrintReports(const std::vector<KernelReport>& reports, double seconds, bool
     return;
   }
   PrintTables(reports);
+  PrintInstructions(reports);
   PrintTrouble(reports);
   fmt::print("{} kernel{} by NVRTC {}: {} compiled, {} failed, {} with spills; {:.1f} s\n", reports.size(),
              reports.size() == 1 ? "" : "s", cuda::OfflineNvrtc().VersionText(),

@@ -151,6 +151,7 @@ KernelReport CompileOne(const CompileJob& job, const std::string& keep) {
     if (!keep.empty()) Keep(keep, file, ".cubin", compiled.cubin);
     if (!keep.empty()) Keep(keep, file, ".log", compiled.log);
     AddResources(job, compiled, &report);
+    report.instructions = CountOfCubin(compiled.cubin);
   } catch (const Error& e) {
     const bool of_compiler = e.field() == "cuda.compile" && e.value().starts_with(report.name);
     report.error = of_compiler ? e.value() : fmt::format("{} for {}: {}", report.name, report.arch, e.what());

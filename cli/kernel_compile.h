@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/sass_counts.h"
 #include "src/cuda/driver/instance.h"
 
 namespace regard::cli {
@@ -29,6 +30,7 @@ struct KernelReport {
   int occupancy_blocks = 0, occupancy_warps = 0;  // of a multiprocessor; 0: unknown
   double occupancy = 0;
   std::string limited_by;
+  InstructionCounts instructions;     // where a disassembler is present (cli/sass_counts.h)
   std::string known_spill;            // why spills are accepted; "" where they are not, or there are none
 
   unsigned SpillBytes() const { return spill_store_bytes + spill_load_bytes; }
@@ -37,7 +39,7 @@ struct KernelReport {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelReport, name, arch, error, registers, threads, static_shared_bytes,
                                    dynamic_shared_bytes, spill_store_bytes, spill_load_bytes, stack_bytes, cubin_bytes,
                                    code_bytes, seconds, occupancy_blocks, occupancy_warps, occupancy, limited_by,
-                                   known_spill)
+                                   instructions, known_spill)
 
 // Compiles one kernel in this process. `keep`: a folder that gets its source, log and cubin, or "".
 KernelReport CompileOne(const CompileJob& job, const std::string& keep);

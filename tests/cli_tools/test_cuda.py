@@ -60,6 +60,36 @@ class Cuda(tool.ToolTest):
         self.assertGreater(kernel["cubin_bytes"], kernel["code_bytes"])
 
     @needs_nvrtc
+    def test_instructions_are_counted_where_a_disassembler_is_found(self):
+        listing = """\t.text.regard_kernel:
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+        /*0010*/              @!P0 HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
+        /*0020*/                   LDSM.16.MT88.4 R8, [R3] ;
+        /*0030*/                   LDGSTS.E.BYPASS.128 [R3], [R2.64] ;
+        /*0040*/               @P1 MUFU.EX2 R4, R5 ;
+        /*0050*/                   FFMA R4, R5, R6, R7 ;
+        /*0060*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
+"""
+        path = os.path.join(self.folder.name, "nvdisasm")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\n[ "$(head -c 4 "$2")" = "$(printf \'\\177ELF\')" ] || exit 1\ncat <<END\n{listing}END\n')
+        os.chmod(path, 0o755)
+        found = {"PATH": self.folder.name + ":" + os.environ["PATH"]}
+        done = self.compile("--arch=sm_80", "--json", self.source("plain", PLAIN), **found)
+        kernel, = json.loads(done.stdout)["kernels"]
+        self.assertEqual(kernel["instructions"],
+                         {"async": 1, "exp2": 1, "f32": 1, "ldmatrix": 1, "other": 1, "tensor": 2})
+        done = self.compile("--arch=sm_80", self.source("plain", PLAIN), **found)
+        self.assertRegex(done.stdout, r"sm_80 plain +2 +1 +0 +1 +0 +0 +1 +1 +1\n")
+        os.remove(path)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("#!/bin/sh\nexit 3\n")
+        os.chmod(path, 0o755)
+        done = self.compile("--arch=sm_80", self.source("plain", PLAIN), **found)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nvdisasm", done.stdout)
+
+    @needs_nvrtc
     def test_failures_and_spills_give_exit_code_1_and_the_others_are_compiled(self):
         done = self.compile("--arch=sm_80", self.source("wrong", WRONG), self.source("greedy", GREEDY),
                             self.source("plain", PLAIN))
