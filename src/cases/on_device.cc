@@ -1,6 +1,7 @@
 #include "src/cases/on_device.h"
 
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -57,12 +58,16 @@ struct CaseOnDevice::Gpu {
   cuda::DeviceBuffer workspace;
 };
 
+// The workspace begins as NaN throughout: nothing may rest on what it held.
 CaseOnDevice::CaseOnDevice(const Plan& plan, const BackwardArgs& call) : plan_(plan), call_(call) {
+  constexpr unsigned char kNan = 0xff;
   if (plan.impl().device.type == DeviceType::kCuda) {
     gpu_ = std::make_unique<Gpu>(plan, call);
+    if (gpu_->workspace.bytes() > 0) gpu_->workspace.Fill(kNan);
     CopyIn();
   } else {
     workspace_ = Buffer(plan.workspace_bytes());
+    if (workspace_.size() > 0) std::memset(workspace_.data(), kNan, workspace_.size());
   }
 }
 CaseOnDevice::~CaseOnDevice() = default;

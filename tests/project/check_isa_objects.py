@@ -1,4 +1,4 @@
-"""Objects compiled for one instruction set (isa_NAME.cc, probe_NAME.cc) leak no weak symbols.
+"""Objects compiled for one instruction set (isa_NAME.cc, probe_NAME.cc under src/cpu) leak no weak symbols.
 
 A weak definition is a promise that any copy will do: the linker keeps one for the whole program, and if it keeps the
 copy with AVX-512 in it, a CPU without crashes in code that never asked for it. Harmless are symbols that belong to the
@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 
-ISA_OBJECT = re.compile(r"^(?:isa|probe)_([a-z0-9_]+)\.cc\.o$")
+ISA_OBJECT = re.compile(r"src/cpu/(?:probe/)?(?:isa|probe)_([a-z0-9_]+)\.cc\.o$")
 # Pointer-sized data that the compiler emits for exception tables; holds no instruction.
 POINTER_PREFIX = "DW.ref."
 
@@ -30,7 +30,7 @@ def main(nm, list_file):
         objects = lines.read().split("\n")
     checked = leaks = 0
     for path in objects:
-        isa = ISA_OBJECT.match(os.path.basename(path))
+        isa = ISA_OBJECT.search(path)
         if not isa:
             continue
         checked += 1

@@ -123,11 +123,13 @@ static void StoreOut(const float* o, float inverse, float descale, int n, char* 
   }
 }
 
-// The sink last, then one division; writes out and lse of one row. Adding +0 makes every zero a +0: the sign of a zero
+// The sink last, then one division; writes out and lse of one row. o is not read where no key was seen (l = 0): a tile
+// that never met a key has not begun it. Adding +0 makes every zero a +0: the sign of a zero
 // would depend on which masked keys were passed over.
 static void FinishRow(const ForwardParams& p, const Seq& s, const Scaling& scaling, int64_t b, int64_t h, int64_t i,
                       const float* o, float m, float l) {
   if (!scaling.transform) m *= scaling.scale;
+  const bool empty = l == 0.0f;
   float w = 1.0f;
   if (p.sink) {
     const char* at = static_cast<const char*>(p.sink) + h * BytesOf(p.sink_type);
@@ -145,7 +147,7 @@ static void FinishRow(const ForwardParams& p, const Seq& s, const Scaling& scali
   const int64_t batch = p.varlen ? 0 : b;
   char* out = p.out + batch * p.out_stride_b + row * p.out_stride_s + h * p.out_stride_h;
   const bool drops_all = p.drops && p.drop_scale == 0.0f && l == l;  // whatever the values; a NaN score stays
-  if (l == 0.0f || drops_all) {
+  if (empty || drops_all) {
     memset(out, 0, static_cast<size_t>(p.head_dim_v * BytesOf(p.out_type)));
   } else {
     WithElem(p.out_type, [&](auto t) { StoreOut<decltype(t)::value>(o, inverse, descale, p.head_dim_v, out); });
