@@ -157,16 +157,30 @@ REGARD_DEVICE QueryRange QueriesOf(const BackwardParams& p, const Sequence& s, i
   return {first([&](KeyRange keys) { return keys.end > j; }), first([&](KeyRange keys) { return keys.begin > j; })};
 }
 
+// The warps of the grid share `count` pieces of work: visit(piece).
+template <class Visit>
+REGARD_DEVICE void ShareAmongWarps(i64 count, const Visit& visit) {
+  const i64 warps = static_cast<i64>(GridX()) * kBackwardWarps;
+  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < count; at += warps) visit(at);
+}
+
+// visit(sequence, row, head) for each of `rows` rows (the plan's bound) and `heads` heads of the batch. Returns what the
+// sequences' checks found.
+template <class Visit>
+REGARD_DEVICE u32 ForEachRow(const BackwardParams& p, i32 rows, i32 heads, const Visit& visit) {
+  u32 error = 0;
+  ShareAmongWarps(static_cast<i64>(p.shape.batch) * rows * heads, [&](i64 at) {
+    const int b = static_cast<int>(at / heads / rows);
+    visit(ResolveSequence(p.shape, KeysOf(p), b, error), at / heads % rows, static_cast<int>(at % heads));
+  });
+  return error;
+}
+
 // delta = rowsum(dout * out) - dlse; a warp a row and head of the batch.
 template <int kDims>
 REGARD_DEVICE void DeltaKernel(const BackwardParams& p) {
-  const i64 rows = static_cast<i64>(p.shape.batch) * p.shape.seq_q * p.shape.heads_q;
-  u32 error = 0;
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < rows; at += static_cast<i64>(GridX()) * kBackwardWarps) {
-    const int head = static_cast<int>(at % p.shape.heads_q);
-    const i64 i = at / p.shape.heads_q % p.shape.seq_q;
-    const Sequence s = ResolveSequence(p.shape, KeysOf(p), static_cast<int>(at / p.shape.heads_q / p.shape.seq_q), error);
-    if (i >= s.seq_q) continue;
+  const u32 error = ForEachRow(p, p.shape.seq_q, p.shape.heads_q, [&](const Sequence& s, i64 i, int head) {
+    if (i >= s.seq_q) return;
     LaneRow<kDims> out, dout;
     out.Load(p.out.data, p.out_type, QueryOffset(p, s, p.out, i, head), p.shape.head_dim_v);
     dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
@@ -175,7 +189,7 @@ REGARD_DEVICE void DeltaKernel(const BackwardParams& p) {
       delta -= Global<const float>(p.dlse).Load(StatOffset(p, s, i, head, p.dlse_batch, p.dlse_head));
     }
     if (Lane() == 0) Global<float>(p.delta).Store(DeltaOffset(p, s, i, head), delta);
-  }
+  });
   if (error != 0 && Lane() == 0 && p.shape.error != nullptr) AtomicOr(Global<u32>(p.shape.error), 0, error);
 }
 
@@ -201,13 +215,8 @@ REGARD_DEVICE void ForEachPair(const BackwardParams& p, const Sequence& s, i64 i
 // dq of a row and head, keys in order. Rows that are no query get 0, those behind the last sequence too.
 template <int kDims, int kDimsV>
 REGARD_DEVICE void QueryGradientKernel(const BackwardParams& p) {
-  const i64 rows = static_cast<i64>(p.shape.batch) * p.shape.seq_q * p.shape.heads_q;
-  u32 error = 0;
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < rows; at += static_cast<i64>(GridX()) * kBackwardWarps) {
-    const int head = static_cast<int>(at % p.shape.heads_q);
-    const i64 i = at / p.shape.heads_q % p.shape.seq_q;
-    const Sequence s = ResolveSequence(p.shape, KeysOf(p), static_cast<int>(at / p.shape.heads_q / p.shape.seq_q), error);
-    if (i >= s.rows) continue;
+  ForEachRow(p, p.shape.seq_q, p.shape.heads_q, [&](const Sequence& s, i64 i, int head) {
+    if (i >= s.rows) return;
     LaneRow<kDims> sum;
     sum.Clear();
     if (i < s.seq_q) {
@@ -217,29 +226,23 @@ REGARD_DEVICE void QueryGradientKernel(const BackwardParams& p) {
                                  [&](const Pair& pair, const LaneRow<kDims>& k) { sum.Add(pair.product, k); });
     }
     sum.Store(p.dq.data, p.grad_type, QueryOffset(p, s, p.dq, i, head), p.shape.head_dim, p.options.scale);
-  }
+  });
   if (!p.shape.packed_q) return;
   const i64 begin = EntryOf(p.shape.lengths.cu_seqlens_q, p.shape.batch);
   if (begin < 0 || begin > p.shape.total_q) return;
   LaneRow<kDims> zero;
   zero.Clear();
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < (p.shape.total_q - begin) * p.shape.heads_q;
-       at += static_cast<i64>(GridX()) * kBackwardWarps) {
+  ShareAmongWarps((p.shape.total_q - begin) * p.shape.heads_q, [&](i64 at) {
     const i64 offset = (begin + at / p.shape.heads_q) * p.dq.row + at % p.shape.heads_q * p.dq.head;
     zero.Store(p.dq.data, p.grad_type, offset, p.shape.head_dim, 1.0f);
-  }
+  });
 }
 
 // dk and dv of a key and kv head. Keys that are none (past the used ones, left padding) get 0.
 template <int kDims, int kDimsV>
 REGARD_DEVICE void KeyGradientKernel(const BackwardParams& p) {
-  const i64 rows = static_cast<i64>(p.shape.batch) * p.shape.seq_kv * p.shape.heads_kv;
-  u32 error = 0;
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < rows; at += static_cast<i64>(GridX()) * kBackwardWarps) {
-    const int kv_head = static_cast<int>(at % p.shape.heads_kv);
-    const i64 j = at / p.shape.heads_kv % p.shape.seq_kv;
-    const Sequence s = ResolveSequence(p.shape, KeysOf(p), static_cast<int>(at / p.shape.heads_kv / p.shape.seq_kv), error);
-    if (j >= s.owned_kv) continue;
+  ForEachRow(p, p.shape.seq_kv, p.shape.heads_kv, [&](const Sequence& s, i64 j, int kv_head) {
+    if (j >= s.owned_kv) return;
     LaneRow<kDims> sum_k;
     LaneRow<kDimsV> sum_v;
     sum_k.Clear();
@@ -264,7 +267,7 @@ REGARD_DEVICE void KeyGradientKernel(const BackwardParams& p) {
     }
     sum_k.Store(p.dk.data, p.grad_type, KeyOffset(p, s, p.dk, j, kv_head), p.shape.head_dim, p.options.scale);
     sum_v.Store(p.dv.data, p.grad_type, KeyOffset(p, s, p.dv, j, kv_head), p.shape.head_dim_v, 1.0f);
-  }
+  });
   if (!p.packed_kv) return;
   const i64 begin = EntryOf(p.shape.lengths.cu_seqlens_kv, p.shape.batch);
   if (begin < 0 || begin > p.total_kv) return;
@@ -272,12 +275,11 @@ REGARD_DEVICE void KeyGradientKernel(const BackwardParams& p) {
   LaneRow<kDimsV> zero_v;
   zero_k.Clear();
   zero_v.Clear();
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < (p.total_kv - begin) * p.shape.heads_kv;
-       at += static_cast<i64>(GridX()) * kBackwardWarps) {
+  ShareAmongWarps((p.total_kv - begin) * p.shape.heads_kv, [&](i64 at) {
     const i64 row = begin + at / p.shape.heads_kv, head = at % p.shape.heads_kv;
     zero_k.Store(p.dk.data, p.grad_type, row * p.dk.row + head * p.dk.head, p.shape.head_dim, 1.0f);
     zero_v.Store(p.dv.data, p.grad_type, row * p.dv.row + head * p.dv.head, p.shape.head_dim_v, 1.0f);
-  }
+  });
 }
 
 // One element of dbias: the sum of dS over all (b, h, i, j) that it stands for, in that order. A warp an element.
@@ -286,7 +288,7 @@ REGARD_DEVICE void BiasGradientKernel(const BackwardParams& p) {
   const Map& m = p.dbias;
   const i64 count = static_cast<i64>(m.extent[0]) * m.extent[1] * m.extent[2] * m.extent[3];
   u32 error = 0;
-  for (i64 at = static_cast<i64>(BlockX()) * kBackwardWarps + Warp(); at < count; at += static_cast<i64>(GridX()) * kBackwardWarps) {
+  ShareAmongWarps(count, [&](i64 at) {
     i64 index[4], rest = at, offset = 0;
     for (int d = 3; d >= 0; --d) {
       index[d] = rest % m.extent[d];
@@ -309,7 +311,7 @@ REGARD_DEVICE void BiasGradientKernel(const BackwardParams& p) {
       }
     }
     if (Lane() == 0) StoreElement(const_cast<void*>(m.data), p.dbias_type, offset, sum);
-  }
+  });
 }
 
 // dsink[h] = sum over the queries of exp(sink - lse) (dlse - rowsum(dout * out)). A warp a head; lanes take queries 32
