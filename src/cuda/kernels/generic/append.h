@@ -86,11 +86,8 @@ REGARD_DEVICE u32 AppendToken(const AppendParams& p, const Sequence& s, int t, i
 REGARD_DEVICE u32 RotateQuery(const AppendParams& p, const Sequence& s, int i, int head) {
   const i64 position = RotaryBase(p, s) + (p.q_turns ? i : 0);
   if (!HasAngle(p, position)) return kBadRotary;
-  const auto offset_of = [&](const Rows& rows) {
-    return (p.shape.packed_q ? (s.q_row + i) * rows.row : s.b * rows.batch + i * rows.row) + head * rows.head;
-  };
-  const RotatedRow row{p, p.q.data, offset_of(p.q), p.rotary_dim, position};
-  StoreRow(p, row, p.shape.head_dim, p.q_out.data, offset_of(p.q_out), p.type, 1.0f);
+  const RotatedRow row{p, p.q.data, QueryOffset(p.shape, s, p.q, i, head), p.rotary_dim, position};
+  StoreRow(p, row, p.shape.head_dim, p.q_out.data, QueryOffset(p.shape, s, p.q_out, i, head), p.type, 1.0f);
   return 0;
 }
 

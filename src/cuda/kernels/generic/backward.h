@@ -59,9 +59,6 @@ struct LaneRow {
 };
 
 // Where rows of a call lie.
-REGARD_DEVICE i64 QueryOffset(const BackwardParams& p, const Sequence& s, const Rows& rows, i64 i, int head) {
-  return (p.shape.packed_q ? (s.q_row + i) * rows.row : s.b * rows.batch + i * rows.row) + head * rows.head;
-}
 REGARD_DEVICE i64 KeyOffset(const BackwardParams& p, const Sequence& s, const Rows& rows, i64 j, int head) {
   return (p.packed_kv ? (s.kv_row + j) * rows.row : s.b * rows.batch + j * rows.row) + head * rows.head;
 }
@@ -121,9 +118,7 @@ REGARD_DEVICE bool PairOf(const BackwardParams& p, const Sequence& s, const Quer
   float kept = 1;
   if (o.dropout != 0) {
     const u32 key = static_cast<u32>(j - s.leftpad);
-    const RandomWords words = DropoutWords(o, key / 4, q.position, q.dropout_row);
-    const u32 word = key % 4 == 0 ? words.word[0] : key % 4 == 1 ? words.word[1] : key % 4 == 2 ? words.word[2] : words.word[3];
-    kept = Keeps(o, word) ? o.dropout_scale : 0.0f;
+    kept = KeepsKey(o, key, q.position, q.dropout_row) ? o.dropout_scale : 0.0f;
   }
   pair.weight = kept * probability;
   pair.score = probability * (kept * dout_value - q.delta);
@@ -182,8 +177,8 @@ REGARD_DEVICE void DeltaKernel(const BackwardParams& p) {
   const u32 error = ForEachRow(p, p.shape.seq_q, p.shape.heads_q, [&](const Sequence& s, i64 i, int head) {
     if (i >= s.seq_q) return;
     LaneRow<kDims> out, dout;
-    out.Load(p.out.data, p.out_type, QueryOffset(p, s, p.out, i, head), p.shape.head_dim_v);
-    dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
+    out.Load(p.out.data, p.out_type, QueryOffset(p.shape, s, p.out, i, head), p.shape.head_dim_v);
+    dout.Load(p.dout.data, p.dout_type, QueryOffset(p.shape, s, p.dout, i, head), p.shape.head_dim_v);
     float delta = dout.Dot(out);
     if (p.dlse != nullptr) {
       delta -= Global<const float>(p.dlse).Load(StatOffset(p, s, i, head, p.dlse_batch, p.dlse_head));
@@ -201,8 +196,8 @@ REGARD_DEVICE void ForEachPair(const BackwardParams& p, const Sequence& s, i64 i
   const int kv_head = head / p.shape.group;
   LaneRow<kDims> q, k;
   LaneRow<kDimsV> dout, v;
-  q.Load(p.q.data, p.type, QueryOffset(p, s, p.q, i, head), p.shape.head_dim);
-  dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
+  q.Load(p.q.data, p.type, QueryOffset(p.shape, s, p.q, i, head), p.shape.head_dim);
+  dout.Load(p.dout.data, p.dout_type, QueryOffset(p.shape, s, p.dout, i, head), p.shape.head_dim_v);
   REGARD_ROLLED
   for (i64 j = first; j < last; ++j) {
     k.Load(p.k.data, p.type, KeyOffset(p, s, p.k, j, kv_head), p.shape.head_dim);
@@ -225,7 +220,7 @@ REGARD_DEVICE void QueryGradientKernel(const BackwardParams& p) {
       ForEachPair<kDims, kDimsV>(p, s, i, head, leftpad + keys.begin, leftpad + keys.end,
                                  [&](const Pair& pair, const LaneRow<kDims>& k) { sum.Add(pair.product, k); });
     }
-    sum.Store(p.dq.data, p.grad_type, QueryOffset(p, s, p.dq, i, head), p.shape.head_dim, p.options.scale);
+    sum.Store(p.dq.data, p.grad_type, QueryOffset(p.shape, s, p.dq, i, head), p.shape.head_dim, p.options.scale);
   });
   if (!p.shape.packed_q) return;
   const i64 begin = EntryOf(p.shape.lengths.cu_seqlens_q, p.shape.batch);
@@ -256,8 +251,8 @@ REGARD_DEVICE void KeyGradientKernel(const BackwardParams& p) {
       for (int head = kv_head * p.shape.group; head < (kv_head + 1) * p.shape.group; ++head) {
         REGARD_ROLLED
         for (i64 i = queries.begin; i < queries.end; ++i) {
-          q.Load(p.q.data, p.type, QueryOffset(p, s, p.q, i, head), p.shape.head_dim);
-          dout.Load(p.dout.data, p.dout_type, QueryOffset(p, s, p.dout, i, head), p.shape.head_dim_v);
+          q.Load(p.q.data, p.type, QueryOffset(p.shape, s, p.q, i, head), p.shape.head_dim);
+          dout.Load(p.dout.data, p.dout_type, QueryOffset(p.shape, s, p.dout, i, head), p.shape.head_dim_v);
           Pair pair;
           if (!PairOf(p, s, StatsOf(p, s, i, head), j, q.Dot(k), dout.Dot(v), pair)) continue;
           sum_k.Add(pair.product, q);

@@ -64,8 +64,7 @@ struct Forward {
       const i64 row = task.r0 + r, i = row / p.shape.group, head = task.kv_head * p.shape.group + (row - i * p.shape.group);
       float x = 0;
       if (i < task.s.seq_q) {
-        const i64 offset = (p.shape.packed_q ? (task.s.q_row + i) * from.row : task.s.b * from.batch + i * from.row);
-        x = LoadElement(from.data, p.q_type, offset + head * from.head + d) * factor;
+        x = LoadElement(from.data, p.q_type, QueryOffset(p.shape, task.s, from, i, head) + d) * factor;
       }
       Queries().Store((at + d) * kTile + r, x);
     }
@@ -132,9 +131,7 @@ struct Forward {
         weight = kMasked;
       } else if (p.options.dropout != 0) {
         const u32 key = static_cast<u32>(first + n);
-        const RandomWords words = DropoutWords(p.options, key / 4, position, dropout_row);
-        const u32 word = key % 4 == 0 ? words.word[0] : key % 4 == 1 ? words.word[1] : key % 4 == 2 ? words.word[2] : words.word[3];
-        if (!Keeps(p.options, word)) weight = 0;
+        if (!KeepsKey(p.options, key, position, dropout_row)) weight = 0;
       }
       Weights().Store(r * kWeightPitch + n, weight);
     }

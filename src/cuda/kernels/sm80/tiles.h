@@ -96,7 +96,7 @@ REGARD_DEVICE void LoadQueries(Shared<u16> tile, const ForwardParams& p, const S
     const int r = at / kPieces, first = at % kPieces * 8;
     const i64 row = r0 + r, i = row / group;
     const int head = kv_head * group + static_cast<int>(row - i * group);
-    const i64 offset = (p.shape.packed_q ? (s.q_row + i) * p.q.row : s.b * p.q.batch + i * p.q.row) + head * p.q.head;
+    const i64 offset = QueryOffset(p.shape, s, p.q, i, head);
     Vec16 piece{{0, 0, 0, 0}};
     if (i < s.seq_q && first < dim) {
       if constexpr (C.fp8_q) {

@@ -33,4 +33,14 @@ REGARD_DEVICE RandomWords DropoutWords(const Options& o, u32 quad, u32 position,
 
 REGARD_DEVICE bool Keeps(const Options& o, u32 word) { return o.dropout == 1 && word >= o.dropout_threshold; }
 
+// Of one key, where its three neighbours are not at hand.
+REGARD_DEVICE bool KeepsKey(const Options& o, u32 key, u32 position, u32 row) {
+  const RandomWords words = DropoutWords(o, key / 4, position, row);
+  const u32 word = key % 4 == 0   ? words.word[0]
+                   : key % 4 == 1 ? words.word[1]
+                   : key % 4 == 2 ? words.word[2]
+                                  : words.word[3];
+  return Keeps(o, word);
+}
+
 }  // namespace regard::cuda

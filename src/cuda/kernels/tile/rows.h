@@ -107,8 +107,7 @@ struct RowTable {
 };
 
 REGARD_DEVICE i64 OutOffset(const ForwardParams& p, const Sequence& s, const QueryRow& row) {
-  return (p.shape.packed_q ? (s.q_row + row.i) * p.out.row : row.b * p.out.batch + row.i * p.out.row) +
-         row.head * p.out.head;
+  return QueryOffset(p.shape, s, p.out, row.i, row.head);
 }
 REGARD_DEVICE void StoreLse(const ForwardParams& p, const Sequence& s, const QueryRow& row, float lse) {
   if (p.lse == nullptr) return;

@@ -139,4 +139,9 @@ REGARD_DEVICE Sequence ResolveSequence(const Shape& shape, const Cache& cache, i
   return s;
 }
 
+// Element offset of row i of the sequence and a head, in a tensor that lies as q does.
+REGARD_DEVICE i64 QueryOffset(const Shape& shape, const Sequence& s, const Rows& rows, i64 i, i64 head) {
+  return (shape.packed_q ? (s.q_row + i) * rows.row : s.b * rows.batch + i * rows.row) + head * rows.head;
+}
+
 }  // namespace regard::cuda
