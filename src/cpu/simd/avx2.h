@@ -82,6 +82,11 @@ static inline float ReduceMax(V v) {
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
+#define REGARD_HAS_HALVES 1
+static inline void Halves(V a, V b, V* low, V* high) {
+  *low = _mm256_permute2f128_ps(a, b, 0x20);
+  *high = _mm256_permute2f128_ps(a, b, 0x31);
+}
 static inline void Transpose(V r[8]) {
   V t[8];
   for (int i = 0; i < 8; i += 2) {

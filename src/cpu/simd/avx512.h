@@ -19,6 +19,7 @@ static inline V Load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void Store(float* p, V v) { _mm512_storeu_ps(p, v); }
 static inline V Fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 #define REGARD_HAS_MEMORY_BROADCAST 1
+#define REGARD_HAS_HALVES 1
 static inline V FmaMem(const float* a, V b, V c) {
   asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
   return c;
@@ -93,6 +94,10 @@ static inline float ReduceMax(V v) {
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
+static inline void Halves(V a, V b, V* low, V* high) {
+  *low = _mm512_shuffle_f32x4(a, b, 0x44);
+  *high = _mm512_shuffle_f32x4(a, b, 0xee);
+}
 // 16 x 16 dwords: 32-bit, 64-bit, then twice 128-bit interleaves (64 shuffles).
 static inline void Transpose(V r[16]) {
   V t[16];

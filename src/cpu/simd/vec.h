@@ -23,6 +23,8 @@
 //                            without effect)
 // With REGARD_HAS_MEMORY_BROADCAST also
 //   FmaMem(p, b, c)          Fma(SplatMem(p), b, c), the splat inside the instruction; compilers would share one
+// With REGARD_HAS_HALVES also
+//   Halves(a, b, low, high)  low = a's lower half, then b's; high = their upper halves
 // With REGARD_HAS_BF16_PAIRS also, on dwords that hold two bf16 (low half first):
 //   DotPairs(acc, a, b)      vdpbf16ps: acc + a.hi * b.hi, then + a.lo * b.lo; denormals in and out are flushed to 0
 //   DotPairsMem(acc, p, b)   DotPairs(acc, SplatMem(p), b), as FmaMem

@@ -10,9 +10,9 @@ static bool Finite(const BackwardRun<M>& run) {
   return run.finite_queries && run.finite_keys;
 }
 
-// Which keys of a block each of its row tiles computes, [begin, end) in whole panels, and which tiles each panel. The
-// chains over them are cut closer: to the keys that a tile sees, [key_begin, key_end), and to the tiles that see any of
-// kGradRows keys, [group_first, group_last).
+// Which keys of a block each of its row tiles computes, [begin, end) from a whole panel to a whole vector, and which tiles
+// each panel. The chains over them are cut closer: to the keys that a tile sees, [key_begin, key_end), and to the tiles
+// that see any of kGradRows keys, [group_first, group_last).
 struct BlockShape {
   int begin[kGradTiles], end[kGradTiles];
   int first[kGradPanels], last[kGradPanels];  // tiles
@@ -31,8 +31,9 @@ static void ScoreBlock(BackwardRun<M>& run, int query, int key, const BlockShape
     for (int t = shape.first[panel]; t < shape.last[panel]; ++t) {
       if (k < shape.begin[t] || k >= shape.end[t]) continue;
       const int row = t * kGradRows;
-      GradScores<M>(run.q_rows + static_cast<int64_t>(query + row) * run.size.steps, keys, run.size.steps,
-                    run.block.scores + static_cast<int64_t>(row) * kGradStride + k);
+      const auto scores = shape.end[t] - k > kLanes ? GradScores<M, 2> : GradScores<M, 1>;
+      scores(run.q_rows + static_cast<int64_t>(query + row) * run.size.steps, keys, run.size.steps,
+             run.block.scores + static_cast<int64_t>(row) * kGradStride + k);
     }
   }
   const V vscale = Splat(run.scaling.scale), inverse = Splat(f.softcap > 0 ? 1.0f / f.softcap : 0.0f);
@@ -75,7 +76,7 @@ static bool ShapeOf(const BackwardRun<M>& run, int query, int key, BlockShape& s
   for (int t = 0; t < kGradTiles; ++t) {
     const typename BackwardRun<M>::Tile& tile = run.tiles[query / kGradRows + t];
     const int begin = static_cast<int>(Min(Max(tile.lo - start, 0), last)) / kPanelKeys * kPanelKeys;
-    const int end = RoundUp(Max(Min(tile.hi - start, last), 0), kPanelKeys);
+    const int end = RoundUp(Max(Min(tile.hi - start, last), 0), kLanes);
     shape.begin[t] = begin < end ? begin : 0;
     shape.end[t] = begin < end ? end : 0;
     shape.general[t] = begin < end && (!plain || start + begin < tile.all_lo || start + end > tile.all_hi);
@@ -123,7 +124,9 @@ static void ProbabilityBlock(BackwardRun<M>& run, int query, int key, const Bloc
         continue;
       }
       const float* dout = run.do_rows + static_cast<int64_t>(query + row) * run.size.steps_v;
-      const auto gradients = shape.general[t] ? GradProbabilities<M, true> : GradProbabilities<M, false>;
+      const bool whole = shape.end[t] - k > kLanes;
+      const auto gradients = shape.general[t] ? whole ? GradProbabilities<M, true, 2> : GradProbabilities<M, true, 1>
+                                              : whole ? GradProbabilities<M, false, 2> : GradProbabilities<M, false, 1>;
       gradients(dout, keys, run.size.steps_v, run.scaling.exponent, run.lse + query + row, run.delta + query + row,
                 row, k, block);
     }
@@ -170,7 +173,7 @@ static void RunGradBlock(BackwardRun<M>& run, int query, int key) {
         float* const to = sums + (run.first_key + key + k) * columns + c;
         const bool fresh = touched[panel] == 0;
         if (steps > 0) {
-          GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
+              GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
                                           from + begin * kPanelKeys, steps, fresh, to, columns);
         } else if (fresh && shape.last[panel] > 0) {  // others of the panel have met a query
           for (int r = 0; r < kGradRows; ++r) memset(to + r * columns, 0, sizeof(float) * kPanelKeys);

@@ -184,13 +184,26 @@ static bool PackRows(BackwardRun<M>& run, const QueryRows& rows, int dim, int st
   NoStream none;
   int64_t offsets[kGradBlock];
   for (int r = 0; r < n; ++r) offsets[r] = r * rows.stride;
-  for (int t = 0; t < kGradBlock; t += kGradRows) {
-    const char* from[kGradRows];
-    for (int r = 0; r < kGradRows; ++r) {
-      from[r] = t + r < n ? rows.At(begin + t + r) : reinterpret_cast<const char*>(run.zeros);
-    }
-    PackQueryRows<M>(rows.type, from, kGradRows, dim, 1.0f, tiles + static_cast<int64_t>(begin + t) * steps);
+  const char* from[kGradBlock];
+  for (int r = 0; r < kGradBlock; ++r) {
+    from[r] = r < n ? rows.At(begin + r) : reinterpret_cast<const char*>(run.zeros);
   }
+  WithElem(rows.type, [&](auto type) {
+    constexpr Elem T = decltype(type)::value;
+    int t = 0;
+#ifdef REGARD_HAS_HALVES
+    if constexpr (kLanes == 2 * kGradRows) {
+      const bool whole = dim % (kLanes * M::kPack) == 0;
+      for (; whole && t < kGradBlock; t += kLanes) {
+        PackTwoTilesAs<M, T>(from + t, dim, static_cast<int64_t>(kGradRows) * steps,
+                             tiles + static_cast<int64_t>(begin + t) * steps);
+      }
+    }
+#endif
+    for (; t < kGradBlock; t += kGradRows) {
+      PackQueriesAs<M, T>(from + t, kGradRows, dim, 1.0f, tiles + static_cast<int64_t>(begin + t) * steps);
+    }
+  });
   const int64_t panel_floats = static_cast<int64_t>(kGradQueries) / M::kPack * kPanelKeys;
   panels += begin / M::kPack * kPanelKeys;
   const V finite = PackValues<M>(rows.type, rows.At(begin), offsets, n, dim, panel_floats, none, panels);

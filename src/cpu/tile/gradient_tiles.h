@@ -34,34 +34,44 @@ struct GradBlock {
   float *factor;  // [query][key]: dropout's; null: none
 };
 
-// S of one row tile against one panel of keys.
-template <class M>
+// S of one row tile against the first N vectors of one panel of keys.
+template <class M, int N>
 static void GradScores(const float* q, const float* panel, int steps, float* scores) {
-  V acc[kGradRows][2];
+  V acc[kGradRows][N];
   NoStream none;
   REGARD_UNROLL
-  for (int r = 0; r < kGradRows; ++r) acc[r][0] = acc[r][1] = Zero();
-  MacChain<M, kGradRows, 2, 1, kGradRows>(q, panel, steps, acc, none);
+  for (int r = 0; r < kGradRows; ++r) {
+    REGARD_UNROLL
+    for (int n = 0; n < N; ++n) acc[r][n] = Zero();
+  }
+  MacChain<M, kGradRows, N, 1, kGradRows>(q, panel, steps, acc, none);
   REGARD_UNROLL
   for (int r = 0; r < kGradRows; ++r) {
-    Store(scores + r * kGradStride, acc[r][0]);
-    Store(scores + r * kGradStride + kLanes, acc[r][1]);
+    REGARD_UNROLL
+    for (int n = 0; n < N; ++n) Store(scores + r * kGradStride + n * kLanes, acc[r][n]);
   }
 }
 
-// dP of one row tile against one panel of keys, then P and dS of both. `at`: first row and key of the tile in the block.
-// kGeneral: some keys may be hidden (scores -inf there: P and dS become -0, the mark of ClearedChain), and slope and
-// factor apply. lse: -log2(e) * lse of each row; delta: of each row.
-template <class M, bool kGeneral>
+// dP of one row tile against the first N vectors of one panel of keys, then P and dS of these, and -0 for the rest of the
+// panel. row, key: of the tile in the block. kGeneral: some keys may be hidden (scores -inf there: P and dS become -0,
+// the mark of ClearedChain), and slope and factor apply. lse: -log2(e) * lse of each row; delta: of each row.
+template <class M, bool kGeneral, int N>
 static void GradProbabilities(const float* dout, const float* panel, int steps, float c, const float* lse,
                               const float* delta, int row, int key, const GradBlock& block) {
-  V acc[kGradRows][2];
+  V acc[kGradRows][N];
   NoStream none;
   REGARD_UNROLL
-  for (int r = 0; r < kGradRows; ++r) acc[r][0] = acc[r][1] = Zero();
-  MacChain<M, kGradRows, 2, 1, kGradRows>(dout, panel, steps, acc, none);
+  for (int r = 0; r < kGradRows; ++r) {
+    REGARD_UNROLL
+    for (int n = 0; n < N; ++n) acc[r][n] = Zero();
+  }
+  MacChain<M, kGradRows, N, 1, kGradRows>(dout, panel, steps, acc, none);
   const V vc = Splat(c);
   const auto one = [&](int r, int n, V* p, V* ds) {
+    if (n >= N) {
+      *p = *ds = Splat(-0.0f);
+      return;
+    }
     const int64_t at = static_cast<int64_t>(row + r) * kGradStride + key + n * kLanes;
     const V x = Load(block.scores + at);
     V weight = Exp2(Fma(x, vc, SplatMem(lse + r)));

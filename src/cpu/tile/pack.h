@@ -45,7 +45,7 @@ template <class M, Elem T, class Stream>
 static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, int64_t panel_floats, Stream& stream,
                       float* dst) {
   const int bytes = T == Elem::kF32 ? 4 : T == Elem::kF16 || T == Elem::kBF16 ? 2 : 1;
-  V finite = Zero();
+  V finite[2] = {Zero(), Zero()};  // two chains: one would take longer than the stores
   for (int t = 0; t < n; t += M::kPack) {
     float* row = dst + t / M::kPack * 2 * kLanes;
     const char* first = base + offsets[t];
@@ -57,7 +57,7 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
           const V x = left >= kLanes ? M::template LoadDwords<T>(from)
                       : left > 0     ? LoadDwordsPartial<M, T>(from, left)
                                      : Zero();
-          finite = M::Mac(x, Zero(), finite);
+          finite[v] = M::Mac(x, Zero(), finite[v]);
           Next(stream);
           Store(row + v * kLanes, x);
         }
@@ -73,8 +73,8 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
           b = whole ? M::template LoadDwords<T>(second + c * bytes)
                     : LoadDwordsPartial<M, T>(second + c * bytes, left);
         }
-        finite = M::Mac(a, Zero(), finite);
-        finite = M::Mac(b, Zero(), finite);
+        finite[0] = M::Mac(a, Zero(), finite[0]);
+        finite[1] = M::Mac(b, Zero(), finite[1]);
         Next(stream);
         Next(stream);
         V o0, o1;
@@ -85,7 +85,7 @@ static V PackValuesAs(const char* base, const int64_t* offsets, int n, int dim, 
       }
     }
   }
-  return finite;
+  return Add(finite[0], finite[1]);
 }
 
 template <class M, class Stream>
@@ -127,6 +127,26 @@ static void PackQueriesAs(const char* const* from, int rows, int dim, float fact
     }
   }
 }
+#ifdef REGARD_HAS_HALVES
+// Two tiles of kLanes / 2 rows each, `tile_floats` apart, the first row of both at from[0]; `dim` in whole vectors of
+// dwords. Alone, half of each vector that a tile's transpose shuffles and stores would be the next step's.
+template <class M, Elem T>
+static void PackTwoTilesAs(const char* const* from, int dim, int64_t tile_floats, float* dst) {
+  for (int d = 0; d < dim; d += kLanes * M::kPack) {
+    V x[kLanes];
+    REGARD_UNROLL
+    for (int t = 0; t < kLanes; ++t) x[t] = M::template LoadDwords<T>(from[t] + d * BytesOf(T));
+    Transpose(x);
+    REGARD_UNROLL
+    for (int i = 0; i < kLanes; i += 2, dst += kLanes) {
+      V low, high;
+      Halves(x[i], x[i + 1], &low, &high);
+      Store(dst, low);
+      Store(dst + tile_floats, high);
+    }
+  }
+}
+#endif
 template <class M>
 static void PackQueryRows(Elem type, const char* const* from, int rows, int dim, float factor, float* dst) {
   WithElem(type, [&](auto t) { PackQueriesAs<M, decltype(t)::value>(from, rows, dim, factor, dst); });
