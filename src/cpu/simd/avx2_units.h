@@ -10,7 +10,7 @@ namespace regard::cpu::REGARD_ISA {
 // by 8 dwords, stored by halves, need fewer shuffles, twice the stores: 10.1 and 13.9. Halves of two keys loaded into
 // one vector need twice the loads: 11.6 and 14.1.
 struct Transposer {
-  template <class Unit, class Flags>
+  template <class Unit, int kKeys, class Flags>
   REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, Flags& seen, float* to) {
     if (i % 4 != 0) return;
     const int rows = i / 8 * kLanes, dwords = i / 4 % 2 * kLanes;
@@ -22,7 +22,7 @@ struct Transposer {
     }
     Transpose(x);
     REGARD_UNROLL
-    for (int j = 0; j < kLanes; ++j) Store(to + (dwords + j) * kPanelKeys + rows, x[j]);
+    for (int j = 0; j < kLanes; ++j) Store(to + (dwords + j) * kKeys + rows, x[j]);
   }
 };
 
@@ -30,15 +30,16 @@ struct Transposer {
 template <int kChainSteps>
 struct CarelessUnit : Transposer {
   using Converter = NoConverter;
-  static constexpr int kSteps = kChainSteps;
+  static constexpr int kSteps = kChainSteps, kVectors = 2;
   static constexpr int kOwnBroadcasts = 0;
   static constexpr float kQueryScale = 1.0f;
   struct Flags {};
   REGARD_INLINE Flags None() { return {}; }
   REGARD_INLINE Flags Note(Flags, V) { return {}; }
   REGARD_INLINE bool Check(Flags) { return false; }
+  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&)[16], Flags& seen, float* to) {
-    SliceAs<CarelessUnit>(i, base, offsets, seen, to);
+    SliceAs<CarelessUnit, kKeys>(i, base, offsets, seen, to);
   }
 };
 
@@ -60,7 +61,7 @@ struct KeyUnit<MathF32, Elem::kBF16> : CarelessUnit<2> {
 // 0x7c00 and above as a signed number, 0xfc00 and above as an unsigned one.
 template <>
 struct KeyUnit<MathF32, Elem::kF16> : Transposer {
-  static constexpr int kSteps = 2;
+  static constexpr int kSteps = 2, kVectors = 2;
   static constexpr int kOwnBroadcasts = 0;
   static constexpr float kQueryScale = 0x1p112f;
   using Converter = NoConverter;
@@ -78,8 +79,9 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
     const __m256i negative = _mm256_cmpeq_epi16(_mm256_max_epu16(seen.most_unsigned, least), seen.most_unsigned);
     return _mm256_movemask_epi8(_mm256_or_si256(positive, negative)) != 0;
   }
+  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&)[16], Flags& seen, float* to) {
-    SliceAs<KeyUnit>(i, base, offsets, seen, to);
+    SliceAs<KeyUnit, kKeys>(i, base, offsets, seen, to);
   }
   // dwords of one f16 each
   [[gnu::noinline]] static V Convert(__m256i x) {
@@ -98,11 +100,12 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
   }
 };
 
-// kKeys: as in AVX-512. Cycles a line from L2 with 16, 32, 64 keys (Zen 4, a group of 4): f32 7.1, 6.9, 6.9, bf16 11.9,
-// -, 10.9, f16 12.6, -, 11.1.
+// As in AVX-512. Cycles a line from L2 with 16, 32, 64 keys (Zen 4, a group of 4): f32 7.1, 6.9, 6.9, bf16 11.9, -, 10.9,
+// f16 12.6, -, 11.1. From memory fewer are better: 2 threads, ms of all V of 32k tokens of 8 heads of 128 with 16, 32, 64
+// keys, bf16 1.91, 2.00, 2.29, f16 1.93, 2.11, 2.33; f32 4.0, 3.7, -.
 template <>
 struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
-  static constexpr int kColumns = 16, kVectors = 2, kKeys = 32;
+  static constexpr int kColumns = 16, kVectors = 2, kKeys = 32, kTakes = 1;
   static constexpr bool kOwnBroadcasts = false;
   REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[2]) {
     v[0] = Load(reinterpret_cast<const float*>(a));
@@ -111,7 +114,7 @@ struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
 };
 template <>
 struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
-  static constexpr int kColumns = 16, kVectors = 2, kKeys = 64;
+  static constexpr int kColumns = 16, kVectors = 2, kKeys = 16, kTakes = 1;
   static constexpr bool kOwnBroadcasts = false;
   REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[2]) {
     v[0] = LoadF16(a);
@@ -120,7 +123,7 @@ struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
 };
 template <>
 struct ValueUnit<MathF32, Elem::kBF16> {
-  static constexpr int kColumns = 16, kVectors = 2, kKeys = 64;
+  static constexpr int kColumns = 16, kVectors = 2, kKeys = 16, kTakes = 1;
   static constexpr bool kOwnBroadcasts = false;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return 2 * l + j; }

@@ -9,12 +9,15 @@ namespace regard::cpu::REGARD_ISA {
 
 // KeyUnit<M, T>: how rows of dwords become operands of the chains.
 //   kSteps               chain steps a dword; 0: this type takes the general way
-//   kOwnBroadcasts       rows of which both products broadcast q by themselves: a broadcast into a register takes a
-//                        slot of the shuffles, one inside the product a second load. Zen 4, a group of 4, cycles a line
-//                        of K from L2 with 0 and 4 such rows: fp8 15.3, 12.8; f16 11.3, 11.1; f32 7.9, 8.0; bf16 7.6,
-//                        8.1
+//   kVectors             vectors of keys at once. One reads 16 token rows side by side, two read 32, which memory answers
+//                        slower: Zen 4, one thread, 32k tokens of 8 heads of 128, ms of all K with 2 and 1: f32 5.2, 5.0;
+//                        bf16 2.69, 2.63; f16 4.3, 3.9. fp8 is bound by arithmetic, and one vector of 4 rows makes too few
+//                        chains for it (2.03, 2.14).
+//   kOwnBroadcasts       rows of which the products broadcast q by themselves: a broadcast into a register takes a slot of
+//                        the shuffles, one inside the product a second load. bf16 with 0 and 4 such rows: 2.95, 2.63 ms;
+//                        f32 5.06, 4.97; fp8 15.3, 12.8 cycles a line of K from L2
 //   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
-//   Slice(i, ...)        the i-th of 16 parts of the transpose of kPanelKeys rows of 16 dwords at base + offsets[k]:
+//   Slice<kKeys>(i, ...) the i-th of 8 * kVectors parts of the transpose of kKeys rows of 16 dwords at base + offsets[k]:
 //                        to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
 //                        several heads often lie 2 or 4 KiB apart, in few sets of L1.
 //   None, Note, Check    what is remembered of the dwords that Slice saw, and whether they need care
@@ -31,7 +34,7 @@ struct Transposer {
     t[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
     t[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
   }
-  template <class Unit, class Flags>
+  template <class Unit, int kKeys, class Flags>
   REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
     const int n = i / 8, part = i % 8;
     if (part < 4) {  // 4 rows, transposed in each 128-bit lane: t[4 * part + c] lane l = dword 4 * l + c of them
@@ -46,19 +49,19 @@ struct Transposer {
       const int c = part - 4;
       const V a = _mm512_shuffle_f32x4(t[c], t[4 + c], 0x88), b = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0x88);
       const V e = _mm512_shuffle_f32x4(t[c], t[4 + c], 0xdd), f = _mm512_shuffle_f32x4(t[8 + c], t[12 + c], 0xdd);
-      float* const at = to + c * kPanelKeys + n * kLanes;
+      float* const at = to + c * kKeys + n * kLanes;
       Store(at, _mm512_shuffle_f32x4(a, b, 0x88));
-      Store(at + 4 * kPanelKeys, _mm512_shuffle_f32x4(e, f, 0x88));
-      Store(at + 8 * kPanelKeys, _mm512_shuffle_f32x4(a, b, 0xdd));
-      Store(at + 12 * kPanelKeys, _mm512_shuffle_f32x4(e, f, 0xdd));
+      Store(at + 4 * kKeys, _mm512_shuffle_f32x4(e, f, 0x88));
+      Store(at + 8 * kKeys, _mm512_shuffle_f32x4(a, b, 0xdd));
+      Store(at + 12 * kKeys, _mm512_shuffle_f32x4(e, f, 0xdd));
     }
   }
 };
 
 // Nothing to remember.
-template <int kChainSteps, int kRows>
+template <int kChainSteps, int kRows, int kKeyVectors>
 struct CarelessUnit : Transposer {
-  static constexpr int kSteps = kChainSteps;
+  static constexpr int kSteps = kChainSteps, kVectors = kKeyVectors;
   static constexpr int kOwnBroadcasts = kRows;
   static constexpr float kQueryScale = 1.0f;
   struct Flags {};
@@ -66,10 +69,11 @@ struct CarelessUnit : Transposer {
   REGARD_INLINE Flags Note(Flags, V) { return {}; }
   REGARD_INLINE bool Check(Flags) { return false; }
 };
-struct PlainUnit : CarelessUnit<1, 0> {
+struct PlainUnit : CarelessUnit<1, 4, 1> {
   using Converter = NoConverter;
+  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<PlainUnit>(i, base, offsets, t, seen, to);
+    SliceAs<PlainUnit, kKeys>(i, base, offsets, t, seen, to);
   }
   REGARD_INLINE void Expand(const Converter&, V x, bool, V (&y)[1]) { y[0] = x; }
 };
@@ -81,7 +85,7 @@ struct KeyUnit<MathF32, Elem::kF32> : PlainUnit {};
 // and NaN (exponent 31: adding 1 to it changes the sign bit) are converted the long way.
 template <>
 struct KeyUnit<MathF32, Elem::kF16> : Transposer {
-  static constexpr int kSteps = 2;
+  static constexpr int kSteps = 2, kVectors = 1;
   static constexpr int kOwnBroadcasts = 4;
   static constexpr float kQueryScale = 0x1p112f;
   using Converter = NoConverter;
@@ -93,8 +97,9 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
     return _mm512_ternarylogic_epi32(seen, bits, next, 0xf6);  // a | (b ^ c)
   }
   REGARD_INLINE bool Check(Flags seen) { return _mm512_movepi16_mask(seen) != 0; }
+  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<KeyUnit>(i, base, offsets, t, seen, to);
+    SliceAs<KeyUnit, kKeys>(i, base, offsets, t, seen, to);
   }
   [[gnu::noinline]] static V Convert(__m256i halves) { return Mul(_mm512_cvtph_ps(halves), Splat(0x1p-112f)); }
   REGARD_INLINE void Expand(const Converter&, V x, bool care, V (&y)[2]) {
@@ -111,30 +116,29 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
 
 // ValueUnit<M, T>: kColumns columns of kPack keys as kVectors vectors. Group(j, l): which 4 columns lie in lane l of
 // vector j.
-//   kKeys            keys after which the product turns to the next head; one head ahead is fetched into L1 meanwhile.
-//                    More keys load and store o less often: cycles a line of V from L2 with 32, 64, 128 keys (Zen 4, a
-//                    group of 4) fp8 12.5, 11.3, 10.4; bf16 5.7, 5.2. From memory more is worse where memory is the
-//                    bound: bf16, 2 threads of 32 GB/s, 80 to 83 % of them with 32 keys, 72 to 76 % with 64. And 32 rows
-//                    of f32, 4 KiB apart with 8 heads of 128, do not fit the few sets of L1 that they share: one thread,
-//                    19.6 GB/s with 32 keys and no fetching, 21.5 with 16.
-//   kOwnBroadcasts   as above, for all rows: f16 9.8 cycles without, 9.1 with; fp8 13.9, 12.5; f32 5.5, 5.9; bf16 6.0,
-//                    6.3
+//   kColumns, kKeys  columns at once, and keys after which the product turns to the next columns, in the end to the next
+//                    head. One line of each of 16 to 32 keys is what memory answers best; more keys load and store o less
+//                    often, which counts where arithmetic is the bound. Zen 4, one thread, 32k tokens of 8 heads of 128, ms
+//                    of all V, columns x keys: f32 64 x 16 6.4, 32 x 16 5.9, 16 x 32 4.9, 16 x 16 5.1; bf16 64 x 32 3.7,
+//                    64 x 8 3.4, 32 x 64 3.0, 32 x 32 2.9, 32 x 16 2.5; f16 64 x 64 3.0, 32 x 16 3.3, 32 x 64 2.8. The same
+//                    columns of the next head are fetched into L1 meanwhile (f32 5.1, 5.9 without).
+//   kTakes           turns of kTurnLines lines without a branch between them
+//   kOwnBroadcasts   as above, for all rows: cycles a line from L2 f16 9.8 without, 9.1 with; fp8 13.9, 12.5; bf16 6.0, 6.3
 template <>
 struct ValueUnit<MathF32, Elem::kF32> : NaturalColumns {
-  static constexpr int kColumns = 64, kVectors = 4, kKeys = 16;
-  static constexpr bool kOwnBroadcasts = false;
-  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[4]) {
-    REGARD_UNROLL
-    for (int j = 0; j < 4; ++j) v[j] = Load(reinterpret_cast<const float*>(a) + j * kLanes);
+  static constexpr int kColumns = 16, kVectors = 1, kKeys = 32, kTakes = 1;
+  static constexpr bool kOwnBroadcasts = true;
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[1]) {
+    v[0] = Load(reinterpret_cast<const float*>(a));
   }
 };
 template <>
 struct ValueUnit<MathF32, Elem::kF16> : NaturalColumns {
-  static constexpr int kColumns = 64, kVectors = 4, kKeys = 64;
+  static constexpr int kColumns = 32, kVectors = 2, kKeys = 64, kTakes = 2;
   static constexpr bool kOwnBroadcasts = true;
-  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[4]) {
-    REGARD_UNROLL
-    for (int j = 0; j < 4; ++j) v[j] = LoadF16(a + j * 2 * kLanes);
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char*, V (&v)[2]) {
+    v[0] = LoadF16(a);
+    v[1] = LoadF16(a + 2 * kLanes);
   }
 };
 
@@ -144,19 +148,15 @@ struct KeyUnit<MathPairs, Elem::kBF16> : PlainUnit {};
 
 template <>
 struct ValueUnit<MathPairs, Elem::kBF16> {
-  static constexpr int kColumns = 64, kVectors = 4, kKeys = 32;
+  static constexpr int kColumns = 32, kVectors = 2, kKeys = 16, kTakes = 1;
   static constexpr bool kOwnBroadcasts = false;
   static constexpr bool kNatural = false;
-  static constexpr int Group(int j, int l) { return j / 2 * 8 + 2 * l + j % 2; }
+  static constexpr int Group(int j, int l) { return 2 * l + j; }
   using Converter = NoConverter;
-  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char* b, V (&v)[4]) {
-    REGARD_UNROLL
-    for (int j = 0; j < 4; j += 2) {
-      const __m512i x = _mm512_loadu_si512(a + j * 2 * kLanes);
-      const __m512i y = b ? _mm512_loadu_si512(b + j * 2 * kLanes) : _mm512_setzero_si512();
-      v[j] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
-      v[j + 1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
-    }
+  REGARD_INLINE void LoadColumns(const Converter&, const char* a, const char* b, V (&v)[2]) {
+    const __m512i x = _mm512_loadu_si512(a), y = b ? _mm512_loadu_si512(b) : _mm512_setzero_si512();
+    v[0] = _mm512_castsi512_ps(_mm512_unpacklo_epi16(x, y));
+    v[1] = _mm512_castsi512_ps(_mm512_unpackhi_epi16(x, y));
   }
 };
 
@@ -212,7 +212,7 @@ struct Fp8Converter {
 // Transposed in words, so that the first two bytes of 4 keys' dwords come to lie in the low half of a 128-bit lane and
 // the other two in its high half: one conversion then leaves the pairs of both steps in place.
 template <Elem T>
-struct Fp8KeyUnit : CarelessUnit<2, 4> {
+struct Fp8KeyUnit : CarelessUnit<2, 4, 2> {
   REGARD_INLINE void TransposeLanes(const V (&x)[4], V* t) {
     __m512i w[4];
     REGARD_UNROLL
@@ -224,8 +224,9 @@ struct Fp8KeyUnit : CarelessUnit<2, 4> {
     t[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi32(c, d));
     t[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi32(c, d));
   }
+  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<Fp8KeyUnit>(i, base, offsets, t, seen, to);
+    SliceAs<Fp8KeyUnit, kKeys>(i, base, offsets, t, seen, to);
   }
   using Converter = Fp8Converter<T>;
   REGARD_INLINE void Expand(const Converter& converter, V x, bool, V (&y)[2]) {
@@ -239,7 +240,7 @@ struct KeyUnit<MathPairs, Elem::kF8E5M2> : Fp8KeyUnit<Elem::kF8E5M2> {};
 
 template <Elem T>
 struct Fp8ValueUnit {
-  static constexpr int kColumns = 64, kVectors = 4, kKeys = 128;
+  static constexpr int kColumns = 64, kVectors = 4, kKeys = 64, kTakes = 2;
   static constexpr bool kOwnBroadcasts = true;
   static constexpr bool kNatural = false;
   static constexpr int Group(int j, int l) { return 4 * l + j; }

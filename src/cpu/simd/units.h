@@ -10,7 +10,7 @@ inline constexpr int kUnitDwords = 16;  // of a row at a time: a line of 64 byte
 
 template <class M, Elem T>
 struct KeyUnit {
-  static constexpr int kSteps = 0;
+  static constexpr int kSteps = 0, kVectors = 2;
   static constexpr float kQueryScale = 1.0f;
 };
 template <class M, Elem T>

@@ -157,16 +157,16 @@ static PanelStream Ahead(const DecodeRun<M>& run, bool values, int k) {
                                 (values ? p.head_dim_v : p.head_dim) * BytesOf(p.kv_type)));
 }
 
-// The rows of kv head `n` of the task from key k of the block on.
+// `keys` rows of kv head `n` of the task from key k of the block on.
 template <class M>
-static PanelRows PanelOf(const DecodeRun<M>& run, int n, int k, int last) {
+static PanelRows PanelOf(const DecodeRun<M>& run, int n, int k, int keys) {
   const ForwardParams& p = run.p;
   const int64_t head = run.task.head_begin + n;
   return {p.k.data + head * p.k.head_stride,
           p.v.data + head * p.v.head_stride,
           run.offsets[run.turn].k + k,
           run.offsets[run.turn].v + k,
-          static_cast<int>(Min(kPanelKeys, last - k)),
+          keys,
           p.head_dim,
           p.qv_dim};
 }
@@ -176,19 +176,23 @@ template <class M, Elem T>
 static void ScoreBlock(DecodeRun<M>& run, int first, int last) {
   const ForwardParams& p = run.p;
   KeyStage stage{run.panel, 0, false, false};
-  for (int k = first; k < last; k += kPanelKeys) {
-    PanelStream ahead = Ahead(run, false, k);
+  const int step = run.group_rows <= kDirectRows ? kScoreKeys<M, T> : kPanelKeys;
+  PanelStream ahead;
+  for (int k = first; k < last; k += step) {
+    if ((k - first) % kPanelKeys == 0) ahead = Ahead(run, false, k);
     for (int n = 0; n < run.heads; ++n) {
       const int row = n * run.group_rows;
       const float* q = run.q + static_cast<int64_t>(row) * run.size.qk_steps;
       float* x = run.scores + static_cast<int64_t>(row) * kScoreStride + k;
-      const PanelRows rows = PanelOf(run, n, k, last);
+      const PanelRows rows = PanelOf(run, n, k, static_cast<int>(Min(step, last - k)));
       if (run.group_rows <= kDirectRows) {
         const bool last_head = n + 1 == run.heads;
-        const PanelRows following = last_head ? PanelOf(run, 0, k + kPanelKeys, last) : PanelOf(run, n + 1, k, last);
+        const PanelRows following = last_head
+                                        ? PanelOf(run, 0, k + step, static_cast<int>(Min(step, last - k - step)))
+                                        : PanelOf(run, n + 1, k, rows.keys);
         for (int r = 0; r < run.group_rows; r += kScoreRows<M, T>) {
           const PanelRows* next = r + kScoreRows<M, T> < run.group_rows ? &rows : &following;
-          if (next->keys < kPanelKeys) next = nullptr;
+          if (next->keys < step) next = nullptr;
           WithRows<kScoreRows<M, T>>(static_cast<int>(Min(kScoreRows<M, T>, run.group_rows - r)), [&](auto count) {
             ScoreDirect<M, T, decltype(count)::value>(
                 rows, next, stage, q + static_cast<int64_t>(r) * run.size.qk_steps, x + r * kScoreStride, ahead);

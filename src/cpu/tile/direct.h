@@ -14,8 +14,11 @@ namespace regard::cpu::REGARD_ISA {
 template <class M, Elem T>
 inline constexpr int kScoreRows = KeyUnit<M, T>::kSteps > 0 ? 4 : kTileRows < 8 ? kTileRows : 8;
 inline constexpr int kDirectRows = kTileRows < 8 ? kTileRows : 8;
-// Rows of a value product: with 4 column vectors, 16 accumulators, and one load of a weight serves 4 of them.
+// Rows of a value product: with 4 column vectors, 16 accumulators.
 inline constexpr int kValueRows = 4;
+// Keys that the score product takes at once.
+template <class M, Elem T>
+inline constexpr int kScoreKeys = KeyUnit<M, T>::kVectors * kLanes;
 // Panels that the value product takes before it turns to the next head, a stream of what is fetched for each.
 template <class M, Elem T>
 inline constexpr int kValuePanels = ValueUnit<M, T>::kKeys > kPanelKeys ? ValueUnit<M, T>::kKeys / kPanelKeys : 1;
@@ -24,12 +27,12 @@ inline constexpr int kValuePanels = ValueUnit<M, T>::kKeys > kPanelKeys ? ValueU
 template <class M, Elem T>
 inline constexpr int kValueParts = M::kPack * ValueUnit<M, T>::kColumns * BytesOf(T) < 64 ? 2 : 1;
 
-// Whether K of the next head goes to L1 one head ahead (Zen 4, one thread: bf16 24.3 against 22.7 GB/s); not f32's,
-// whose rows lie too far apart (ValueUnit's kKeys).
+// Whether K of the next head goes to L1 one head ahead. Zen 4, one thread, 32k tokens of 8 heads of 128, ms of all K
+// without and with: bf16 2.74, 2.63; f32, whose rows lie further apart, in fewer sets of L1, 4.94, 5.07.
 template <Elem T>
 inline constexpr bool kFetchNear = BytesOf(T) < 4;
 
-// Where keys are transposed to, two turns of one unit (kUnitDwords x kPanelKeys dwords, 2 KiB with AVX-512): the chains
+// Where keys are transposed to, two turns of one unit (kUnitDwords x kScoreKeys dwords, 1 or 2 KiB): the chains
 // run over one while the other is filled, one slice of the transpose a step. Shuffles and products use different pipes,
 // but a core looks only some 160 results ahead: left apart, they would wait for one another (Zen 4, bf16: 8.8 cycles a
 // line apart, 5 interleaved).
@@ -42,19 +45,19 @@ struct KeyStage {
 
 // Steps [first, last) of the chains in whole units of rows that all exist. `next`: the rows whose first unit is
 // transposed during the last one.
-template <class M, Elem T, int R, class Stream>
+template <class M, Elem T, int R, int N, class Stream>
 REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int units, const char* next,
-                              const int64_t* next_offsets, KeyStage& stage, const float*& q, V (&acc)[R][2],
+                              const int64_t* next_offsets, KeyStage& stage, const float*& q, V (&acc)[R][N],
                               Stream& stream) {
   using Unit = KeyUnit<M, T>;
-  constexpr int kLinesAStep = kPanelKeys / kUnitDwords;
+  constexpr int kKeys = N * kLanes, kLinesAStep = kKeys / kUnitDwords, kSlices = 8 * N;
   const typename Unit::Converter converter{};
   if (!stage.ready) {
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
-    for (int i = 0; i < kUnitDwords; ++i) {
-      Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+    for (int i = 0; i < kSlices; ++i) {
+      Unit::template Slice<kKeys>(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
     }
     stage.care = Unit::Check(seen);
   }
@@ -66,17 +69,20 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
     stage.turn ^= 1;
     float* const to = stage.buffer + stage.turn * KeyStage::kFloats;
     const bool care = stage.care;
-    const Lines ahead = Take(stream);
+    Lines ahead[kLinesAStep * kUnitDwords / kTurnLines];
+    for (Lines& lines : ahead) lines = Take(stream);
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
     for (int i = 0; i < kUnitDwords; ++i) {
       REGARD_UNROLL
-      for (int n = 0; n < kLinesAStep; ++n) Fetch(ahead, kLinesAStep * i + n);
-      V y[2][Unit::kSteps];
+      for (int n = 0; n < kLinesAStep; ++n) Fetch(ahead[(kLinesAStep * i + n) / kTurnLines], (kLinesAStep * i + n) % kTurnLines);
+      V y[N][Unit::kSteps];
       REGARD_UNROLL
-      for (int n = 0; n < 2; ++n) Unit::Expand(converter, Load(k + (2 * i + n) * kLanes), care, y[n]);
-      Unit::Slice(i, from, from_offsets, t, seen, to);
+      for (int n = 0; n < N; ++n) Unit::Expand(converter, Load(k + (N * i + n) * kLanes), care, y[n]);
+      if (i * kSlices % kUnitDwords == 0) {
+        Unit::template Slice<kKeys>(i * kSlices / kUnitDwords, from, from_offsets, t, seen, to);
+      }
       if constexpr (kFetchNear<T>) {
         REGARD_UNROLL
         for (int n = 0; n < kLinesAStep; ++n) {
@@ -88,7 +94,7 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
         REGARD_UNROLL
         for (int r = 0; r < R; ++r) {
           REGARD_UNROLL
-          for (int n = 0; n < 2; ++n) {
+          for (int n = 0; n < N; ++n) {
             acc[r][n] = r < Unit::kOwnBroadcasts ? M::MacMem(q + r, y[n][s], acc[r][n])
                                                  : M::Mac(SplatMem(q + r), y[n][s], acc[r][n]);
           }
@@ -159,13 +165,17 @@ struct PanelRows {
 template <class M, Elem T, int R, class Stream>
 static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& stage, const float* q, float* scores,
                         Stream& stream) {
-  V acc[R][2];
+  constexpr int N = KeyUnit<M, T>::kVectors;
+  V acc[R][N];
   REGARD_UNROLL
-  for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = Zero();
+  for (int r = 0; r < R; ++r) {
+    REGARD_UNROLL
+    for (int n = 0; n < N; ++n) acc[r][n] = Zero();
+  }
   int d = 0;
   if constexpr (KeyUnit<M, T>::kSteps > 0) {
     const int units = rows.head_dim * BytesOf(T) / 4 / kUnitDwords;
-    if (rows.keys == kPanelKeys && units > 0) {
+    if (rows.keys == N * kLanes && units > 0) {
       // Without a next one, the last unit transposes its own first again, for nobody.
       ScoreUnits<M, T>(rows.k, rows.k_offsets, units, next ? next->k : rows.k, next ? next->k_offsets : rows.k_offsets,
                        stage, q, acc, stream);
@@ -174,11 +184,11 @@ static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& 
     }
   }
   if (d < rows.head_dim || rows.qv_dim > 0) {
-    V rest[R][2];  // a copy, so that acc itself may stay in registers
+    V rest[R][N];  // a copy, so that acc itself may stay in registers
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
       REGARD_UNROLL
-      for (int n = 0; n < 2; ++n) rest[r][n] = acc[r][n];
+      for (int n = 0; n < N; ++n) rest[r][n] = acc[r][n];
     }
     ScoreRest<M, T>(rows.k, rows.k_offsets, rows.keys, d, rows.head_dim, q, rest, stream);
     q += static_cast<int64_t>(Steps<M>(rows.head_dim - d)) * R;
@@ -186,13 +196,13 @@ static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& 
     REGARD_UNROLL
     for (int r = 0; r < R; ++r) {
       REGARD_UNROLL
-      for (int n = 0; n < 2; ++n) acc[r][n] = rest[r][n];
+      for (int n = 0; n < N; ++n) acc[r][n] = rest[r][n];
     }
   }
   REGARD_UNROLL
   for (int r = 0; r < R; ++r) {
     REGARD_UNROLL
-    for (int n = 0; n < 2; ++n) Store(scores + r * kScoreStride + n * kLanes, acc[r][n]);
+    for (int n = 0; n < N; ++n) Store(scores + r * kScoreStride + n * kLanes, acc[r][n]);
   }
 }
 
@@ -207,9 +217,10 @@ REGARD_INLINE void ValueColumns(const char* base, int64_t next_head, const int64
   using Unit = ValueUnit<M, T>;
   constexpr int kVectors = Unit::kVectors;
   constexpr int kLines = kValueParts<M, T> > 1 ? 1 : M::kPack * Unit::kColumns * BytesOf(T) / 64;  // a step
-  constexpr int kTurn = kTurnLines / kLines;                                                       // steps
+  constexpr int kTakes = Unit::kTakes, kParts = kValueParts<M, T>;
+  constexpr int kTurn = kTakes * kTurnLines / kLines;  // steps
   constexpr int kTurnKeys = kTurn * M::kPack;
-  static_assert(kTurnKeys <= kPanelKeys && (kValueParts<M, T> == 1 || kTurnKeys == kPanelKeys));
+  static_assert(kTurnKeys <= kPanelKeys && (kParts == 1 || (kTurnKeys == kPanelKeys && kTakes == 1)));
   const typename Unit::Converter converter{};
   V acc[R][kVectors];
   REGARD_UNROLL
@@ -228,17 +239,21 @@ REGARD_INLINE void ValueColumns(const char* base, int64_t next_head, const int64
     }
   };
   for (int done = 0; keys >= kTurnKeys; keys -= kTurnKeys, done += kTurnKeys, probs += kTurn, offsets += kTurnKeys) {
-    Lines& lines = ahead[done / kPanelKeys];
-    if (kPart == 0) lines = Take(streams[done / kPanelKeys]);
+    Lines lines[kTakes];
+    for (Lines& taken : lines) taken = kPart == 0 ? Take(streams[done / kPanelKeys]) : ahead[done / kPanelKeys];
+    if (kPart + 1 < kParts) ahead[done / kPanelKeys] = lines[0];
     asm("" : "+r"(probs), "+r"(offsets));  // or GCC would keep every address of the turn, in memory
     REGARD_UNROLL
     for (int i = 0; i < kTurn; ++i) {
       const int64_t* const at = offsets + i * M::kPack;
       V v[kVectors];
       Unit::LoadColumns(converter, base + at[0], base + at[M::kPack - 1], v);
-      if (i % kValueParts<M, T> == 0) {
+      if (i % kParts == 0) {
         REGARD_UNROLL
-        for (int n = 0; n < kLines; ++n) Fetch(lines, (kPart * kTurn + i) / kValueParts<M, T> * kLines + n);
+        for (int n = 0; n < kLines; ++n) {
+          const int line = (kPart * kTurn + i) / kParts * kLines + n;
+          Fetch(lines[line / kTurnLines], line % kTurnLines);
+        }
       }
       REGARD_UNROLL
       for (int n = 0; n < kLines && kPart == 0; ++n) {

@@ -88,9 +88,10 @@ REGARD_INLINE void Next(LineStream& s) {
   s.at += 64;
 }
 
-// kTurnLines lines to fetch: line i is at base + offsets[kRunTokens * (i % kRuns)] + i / kRuns * step. A turn is as many
-// as a line of each key of a panel.
-inline constexpr int kRuns = 8, kRunTokens = kPanelKeys > kRuns ? kPanelKeys / kRuns : 1, kTurnLines = kRuns * kRunTokens;
+// kTurnLines lines to fetch: line i is at base + offsets[kRunTokens * (i % kRuns)] + i / kRuns * step. A turn is at most
+// two lines of each run.
+inline constexpr int kRuns = 8, kRunTokens = kPanelKeys > kRuns ? kPanelKeys / kRuns : 1;
+inline constexpr int kTurnLines = kRuns * (kRunTokens < 2 ? kRunTokens : 2);
 struct Lines {
   const char* base;
   const int64_t* offsets;
