@@ -141,15 +141,20 @@ def test_torch_and_regard_share_one_openmp(first, second):
 
 
 def test_interrupt_is_not_lost():
-    # Ctrl-C during calls arrives as KeyboardInterrupt between them.
+    # Ctrl-C during calls arrives as KeyboardInterrupt between them. A process started in the background by a shell
+    # ignores SIGINT, and Python then leaves it so: the handler is put in place here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     q = oracle.normal(1, 256, 8, 64)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            regard.attention(q, q, q)
-    timer.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                regard.attention(q, q, q)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_plans_of_a_thread_die_with_it():
