@@ -10,9 +10,10 @@ namespace regard::cpu::REGARD_ISA {
 // by 8 dwords, stored by halves, need fewer shuffles, twice the stores: 10.1 and 13.9. Halves of two keys loaded into
 // one vector need twice the loads: 11.6 and 14.1.
 struct Transposer {
-  template <class Unit, int kKeys, class Flags>
+  template <class Unit, class Flags>
   REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, Flags& seen, float* to) {
     if (i % 4 != 0) return;
+    constexpr int kKeys = Unit::kVectors * kLanes;
     const int rows = i / 8 * kLanes, dwords = i / 4 % 2 * kLanes;
     V x[kLanes];
     REGARD_UNROLL
@@ -37,9 +38,8 @@ struct CarelessUnit : Transposer {
   REGARD_INLINE Flags None() { return {}; }
   REGARD_INLINE Flags Note(Flags, V) { return {}; }
   REGARD_INLINE bool Check(Flags) { return false; }
-  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&)[16], Flags& seen, float* to) {
-    SliceAs<CarelessUnit, kKeys>(i, base, offsets, seen, to);
+    SliceAs<CarelessUnit>(i, base, offsets, seen, to);
   }
 };
 
@@ -79,9 +79,8 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
     const __m256i negative = _mm256_cmpeq_epi16(_mm256_max_epu16(seen.most_unsigned, least), seen.most_unsigned);
     return _mm256_movemask_epi8(_mm256_or_si256(positive, negative)) != 0;
   }
-  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&)[16], Flags& seen, float* to) {
-    SliceAs<KeyUnit, kKeys>(i, base, offsets, seen, to);
+    SliceAs<KeyUnit>(i, base, offsets, seen, to);
   }
   // dwords of one f16 each
   [[gnu::noinline]] static V Convert(__m256i x) {

@@ -17,8 +17,8 @@ namespace regard::cpu::REGARD_ISA {
 //                        the shuffles, one inside the product a second load. bf16 with 0 and 4 such rows: 2.95, 2.63 ms;
 //                        f32 5.06, 4.97; fp8 15.3, 12.8 cycles a line of K from L2
 //   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
-//   Slice<kKeys>(i, ...) the i-th of 8 * kVectors parts of the transpose of kKeys rows of 16 dwords at base + offsets[k]:
-//                        to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
+//   Slice(i, ...)        the i-th of 8 * kVectors parts of the transpose of kVectors * 16 rows of 16 dwords, row k at
+//                        base + offsets[k]: to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
 //                        several heads often lie 2 or 4 KiB apart, in few sets of L1.
 //   None, Note, Check    what is remembered of the dwords that Slice saw, and whether they need care
 //   Converter            what Expand wants to have in registers
@@ -34,8 +34,9 @@ struct Transposer {
     t[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(c, d));
     t[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(c, d));
   }
-  template <class Unit, int kKeys, class Flags>
+  template <class Unit, class Flags>
   REGARD_INLINE void SliceAs(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
+    constexpr int kKeys = Unit::kVectors * kLanes;
     const int n = i / 8, part = i % 8;
     if (part < 4) {  // 4 rows, transposed in each 128-bit lane: t[4 * part + c] lane l = dword 4 * l + c of them
       V x[4];
@@ -71,9 +72,8 @@ struct CarelessUnit : Transposer {
 };
 struct PlainUnit : CarelessUnit<1, 4, 1> {
   using Converter = NoConverter;
-  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<PlainUnit, kKeys>(i, base, offsets, t, seen, to);
+    SliceAs<PlainUnit>(i, base, offsets, t, seen, to);
   }
   REGARD_INLINE void Expand(const Converter&, V x, bool, V (&y)[1]) { y[0] = x; }
 };
@@ -97,9 +97,8 @@ struct KeyUnit<MathF32, Elem::kF16> : Transposer {
     return _mm512_ternarylogic_epi32(seen, bits, next, 0xf6);  // a | (b ^ c)
   }
   REGARD_INLINE bool Check(Flags seen) { return _mm512_movepi16_mask(seen) != 0; }
-  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<KeyUnit, kKeys>(i, base, offsets, t, seen, to);
+    SliceAs<KeyUnit>(i, base, offsets, t, seen, to);
   }
   [[gnu::noinline]] static V Convert(__m256i halves) { return Mul(_mm512_cvtph_ps(halves), Splat(0x1p-112f)); }
   REGARD_INLINE void Expand(const Converter&, V x, bool care, V (&y)[2]) {
@@ -224,9 +223,8 @@ struct Fp8KeyUnit : CarelessUnit<2, 4, 2> {
     t[2] = _mm512_castsi512_ps(_mm512_unpacklo_epi32(c, d));
     t[3] = _mm512_castsi512_ps(_mm512_unpackhi_epi32(c, d));
   }
-  template <int kKeys>
   REGARD_INLINE void Slice(int i, const char* base, const int64_t* offsets, V (&t)[16], Flags& seen, float* to) {
-    SliceAs<Fp8KeyUnit, kKeys>(i, base, offsets, t, seen, to);
+    SliceAs<Fp8KeyUnit>(i, base, offsets, t, seen, to);
   }
   using Converter = Fp8Converter<T>;
   REGARD_INLINE void Expand(const Converter& converter, V x, bool, V (&y)[2]) {

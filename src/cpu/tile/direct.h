@@ -50,14 +50,14 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
                               const int64_t* next_offsets, KeyStage& stage, const float*& q, V (&acc)[R][N],
                               Stream& stream) {
   using Unit = KeyUnit<M, T>;
-  constexpr int kKeys = N * kLanes, kLinesAStep = kKeys / kUnitDwords, kSlices = 8 * N;
+  constexpr int kLinesAStep = N * kLanes / kUnitDwords, kSlices = 8 * N;
   const typename Unit::Converter converter{};
   if (!stage.ready) {
     V t[kUnitDwords];
     auto seen = Unit::None();
     REGARD_UNROLL
     for (int i = 0; i < kSlices; ++i) {
-      Unit::template Slice<kKeys>(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
+      Unit::Slice(i, base, offsets, t, seen, stage.buffer + stage.turn * KeyStage::kFloats);
     }
     stage.care = Unit::Check(seen);
   }
@@ -81,7 +81,7 @@ REGARD_INLINE void ScoreUnits(const char* base, const int64_t* offsets, int unit
       REGARD_UNROLL
       for (int n = 0; n < N; ++n) Unit::Expand(converter, Load(k + (N * i + n) * kLanes), care, y[n]);
       if (i * kSlices % kUnitDwords == 0) {
-        Unit::template Slice<kKeys>(i * kSlices / kUnitDwords, from, from_offsets, t, seen, to);
+        Unit::Slice(i * kSlices / kUnitDwords, from, from_offsets, t, seen, to);
       }
       if constexpr (kFetchNear<T>) {
         REGARD_UNROLL
@@ -175,7 +175,7 @@ static void ScoreDirect(const PanelRows& rows, const PanelRows* next, KeyStage& 
   int d = 0;
   if constexpr (KeyUnit<M, T>::kSteps > 0) {
     const int units = rows.head_dim * BytesOf(T) / 4 / kUnitDwords;
-    if (rows.keys == N * kLanes && units > 0) {
+    if (rows.keys == kScoreKeys<M, T> && units > 0) {
       // Without a next one, the last unit transposes its own first again, for nobody.
       ScoreUnits<M, T>(rows.k, rows.k_offsets, units, next ? next->k : rows.k, next ? next->k_offsets : rows.k_offsets,
                        stage, q, acc, stream);
