@@ -48,7 +48,8 @@ std::size_t Align(std::size_t n) { return (n + 63) / 64 * 64; }
 struct Layout {
   ScheduleLimits limits;
   std::int64_t state_floats = 0, scratch_floats = 0;
-  std::size_t seqs, tasks, combines, states, rotated, scratch, total;
+  std::int64_t kept_blocks = 0, kept_floats = 0;  // of a slot; of a block
+  std::size_t seqs, tasks, combines, states, rotated, scratch, kept_users, kept_states, kept, total;
 
   Layout(const CpuConfig& config, const Problem& p, int threads, const Tuning& tuning) {
     limits = LimitsFor(p, UsesDecode(config), threads, tuning);
@@ -67,6 +68,14 @@ struct Layout {
     states = take(limits.states * state_floats, sizeof(float));
     rotated = take(static_cast<std::int64_t>(RotatedQueryBytes(p)), 1);
     scratch = take(threads, Align(static_cast<std::size_t>(scratch_floats) * sizeof(float)));
+    kept_floats = config.kernels->kept_floats(static_cast<int>(p.head_dim), p.qv ? dv : 0, dv);
+    const std::int64_t block_bytes = kept_floats * static_cast<std::int64_t>(sizeof(float));
+    kept_blocks = std::min((p.seq_kv + tuning[Tuning::kBlock] - 1) / tuning[Tuning::kBlock],
+                           (tuning[Tuning::kKeep] << 20) / block_bytes);
+    if (kept_blocks == 0) limits.slots = 0;
+    kept_users = take(limits.slots, sizeof(std::uint64_t));
+    kept_states = take(limits.slots * kept_blocks, sizeof(std::uint64_t));
+    kept = take(limits.slots * kept_blocks, static_cast<std::size_t>(block_bytes));
     total = at;
   }
 };
@@ -249,6 +258,10 @@ void LaunchForward(const CpuConfig& config, const LaunchContext& ctx) {
   f.seqs = seqs;
   f.states = reinterpret_cast<float*>(base + layout.states);
   f.state_floats = layout.state_floats;
+  f.kept = {layout.limits.slots, layout.kept_blocks, layout.kept_floats, reinterpret_cast<float*>(base + layout.kept),
+            reinterpret_cast<std::uint64_t*>(base + layout.kept_users),
+            reinterpret_cast<std::uint64_t*>(base + layout.kept_states)};
+  std::memset(base + layout.kept_users, 0, layout.kept - layout.kept_users);
 
   if (ctx.args.k_new) {
     AppendKv(ctx);

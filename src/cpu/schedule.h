@@ -17,6 +17,7 @@ struct ScheduleLimits {
   std::int64_t tasks = 0;  // room for so many
   std::int64_t combines = 0;
   std::int64_t states = 0;  // decode states in the workspace
+  std::int64_t slots = 0;   // of KeptPanels: heads whose prefill tasks share packed keys and values
 };
 
 // Room for any wave of any launch within the bounds `p`. `decode` false: no sequence is cut into splits, and no state
@@ -24,7 +25,9 @@ struct ScheduleLimits {
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning);
 
 struct Schedule {
-  std::span<Task> tasks;  // longest first
+  // Longest first, with more than one thread; the prefill tasks of a few kv heads (kept by as many slots) together, by
+  // the longest of them.
+  std::span<Task> tasks;
   std::span<Combine> combines;
 };
 
@@ -52,6 +55,7 @@ class Scheduler {
   std::int64_t task_rows_ = 0;      // of a prefill task
   std::int64_t decode_splits_ = 0;  // of all sequences, counted as far as `threads`
   std::int64_t next_ = 0;           // sequence
+  std::int64_t owners_ = 0;  // Task::owner
   std::size_t used_ = 0, combined_ = 0;
   std::int64_t used_states_ = 0;
 };

@@ -32,6 +32,7 @@ constexpr Tunable kTunables[Tuning::kCount] = {
     {"block", kBlockTokens, 64, kBlockTokens, 64},
     {"split", kSplitTokens, 64, 65536, 64},
     {"prefetch", kPrefetchPanels, 0, kMostPrefetchPanels, 1},
+    {"keep", kKeepMiB, 0, 1 << 20, 1},
 };
 
 std::vector<std::string_view> Names() {

@@ -1,9 +1,9 @@
 // The settings of a CPU plan that may be changed for experiments, and where each value comes from:
-//   REGARD_TUNE="task_rows=192 min_task_rows=96 share=262144 block=256 split=512 prefetch=2"
+//   REGARD_TUNE="task_rows=192 min_task_rows=96 share=262144 block=256 split=512 prefetch=2 keep=64"
 // (spaces or commas between). It is read when a plan is made; the plan keeps the values, `regard explain` shows them.
 //
-// task_rows, min_task_rows, share and prefetch change no bit. block and split are numerics: a plan whose values differ
-// from the defaults has invariance none and a numerics id of its own.
+// task_rows, min_task_rows, share, prefetch and keep change no bit. block and split are numerics: a plan whose values
+// differ from the defaults has invariance none and a numerics id of its own.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ namespace regard::cpu {
 
 struct Tuning {
   // In the order of kTunables (tune.cc).
-  enum Name { kTaskRows, kMinTaskRows, kShare, kBlock, kSplit, kPrefetch, kCount };
+  enum Name { kTaskRows, kMinTaskRows, kShare, kBlock, kSplit, kPrefetch, kKeep, kCount };
   enum class Source : std::uint8_t { kDefault, kVariable };
   struct Setting {
     std::int64_t value = 0;

@@ -140,8 +140,40 @@ TEST(Schedule, LongTasksOfBothKindsStartFirst) {
     ASSERT_FALSE(wave.tasks.empty());
     EXPECT_EQ(wave.tasks.front().b, 0);  // kTaskRows rows over 1024 keys
     EXPECT_EQ(wave.tasks.back().b, 1);   // 80 rows over 40 keys
-    for (std::size_t n = 1; n < wave.tasks.size(); ++n) EXPECT_GE(wave.tasks[n - 1].cost, wave.tasks[n].cost) << n;
+    for (std::size_t n = 1; n < wave.tasks.size(); ++n) EXPECT_GE(wave.tasks[n - 1].lead, wave.tasks[n].lead) << n;
   });
+}
+
+TEST(Schedule, TasksThatSharePanelsRunTogetherTheLongestFirst) {
+  for (int threads : {2, 16}) {
+    const std::int64_t at_once = threads / 4 + (threads < 4);
+    Launched l("prefill b=2 sq=2048 skv=2048 hq=32 hkv=8 d=128 causal", {{2048, 2048}, {1500, 1500}}, threads);
+    EXPECT_EQ(l.limits.slots, 2 * at_once);
+    l.Waves([&](const Schedule& wave) {
+      for (std::size_t n = 0; n < wave.tasks.size(); ++n) {
+        const Task& t = wave.tasks[n];
+        EXPECT_EQ(t.owner, 1 + t.b * 8 + t.head_begin);
+        if (n == 0) continue;
+        const Task& before = wave.tasks[n - 1];
+        const std::int64_t turn = t.b * 8 + t.head_begin / at_once * at_once;
+        const std::int64_t turn_before = before.b * 8 + before.head_begin / at_once * at_once;
+        EXPECT_LE(turn_before, turn) << n;
+        if (turn == turn_before) {
+          EXPECT_GE(before.cost, t.cost) << n;
+        }
+      }
+    });
+  }
+}
+
+TEST(Schedule, AHeadOfOneTaskSharesNothing) {
+  Launched l("prefill b=2 sq=2048 skv=2048 hq=32 hkv=8 d=128", {{2048, 2048}, {20, 40}}, 1);
+  EXPECT_EQ(l.limits.slots, 1);
+  l.Waves([](const Schedule& wave) {
+    for (const Task& t : wave.tasks) EXPECT_EQ(t.owner > 0, t.b == 0);
+  });
+  EXPECT_EQ(Launched("prefill b=1 sq=20 skv=40 hq=4 hkv=1 d=64", {{20, 40}}, 2).limits.slots, 0);
+  EXPECT_EQ(Launched("decode b=8 sq=1 skv=4000 hq=128 hkv=1 d=64", {}, 2).limits.slots, 0);
 }
 
 TEST(Schedule, WorkspaceDoesNotGrowWithTheBatchOfAMixedPlan) {

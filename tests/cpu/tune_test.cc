@@ -12,27 +12,14 @@
 #include "src/cases/cases.h"
 #include "src/cpu/params.h"
 #include "src/cpu/tune.h"
+#include "tests/support/tuned.h"
 
 namespace regard {
 namespace {
 
 using cpu::Tuning;
 using cpu::TuningFor;
-
-// REGARD_TUNE for the length of a scope.
-class Tuned {
- public:
-  explicit Tuned(const char* text) {
-    if (const char* before = std::getenv("REGARD_TUNE")) before_ = before;
-    setenv("REGARD_TUNE", text, 1);
-  }
-  ~Tuned() { before_ ? setenv("REGARD_TUNE", before_->c_str(), 1) : unsetenv("REGARD_TUNE"); }
-  Tuned(const Tuned&) = delete;
-  Tuned& operator=(const Tuned&) = delete;
-
- private:
-  std::optional<std::string> before_;
-};
+using testing::Tuned;
 
 // The error's value and expectation, "none" where nothing is refused.
 std::pair<std::string, std::string> Refusal(const char* text) {
@@ -55,8 +42,8 @@ TEST(Tune, WithoutTextEverySettingIsADefault) {
 }
 
 TEST(Tune, SpacesAndCommasSeparateSettings) {
-  for (const char* text : {"task_rows=192 min_task_rows=48 share=1000 block=256 split=512 prefetch=3",
-                           " split=512,block=256,,prefetch=3, share=1000 min_task_rows=48\ttask_rows=192 "}) {
+  for (const char* text : {"task_rows=192 min_task_rows=48 share=1000 block=256 split=512 prefetch=3 keep=5",
+                           " keep=5 split=512,block=256,,prefetch=3, share=1000 min_task_rows=48\ttask_rows=192 "}) {
     const Tuning t = TuningFor(text);
     EXPECT_EQ(t[Tuning::kTaskRows], 192);
     EXPECT_EQ(t[Tuning::kMinTaskRows], 48);
@@ -64,6 +51,7 @@ TEST(Tune, SpacesAndCommasSeparateSettings) {
     EXPECT_EQ(t[Tuning::kBlock], 256);
     EXPECT_EQ(t[Tuning::kSplit], 512);
     EXPECT_EQ(t[Tuning::kPrefetch], 3);
+    EXPECT_EQ(t[Tuning::kKeep], 5);
     EXPECT_FALSE(t.HasDefaultNumerics());
     for (const PlanSetting& s : SettingsOf(t)) EXPECT_EQ(s.source, "REGARD_TUNE") << s.name;
   }
@@ -72,7 +60,7 @@ TEST(Tune, SpacesAndCommasSeparateSettings) {
 TEST(Tune, RefusesWhatItDoesNotUnderstandAndNamesWhatItKnows) {
   EXPECT_EQ(Refusal("blocks=256").first, "blocks=256");
   EXPECT_EQ(Refusal("blocks=256").second,
-            "name=value with one of task_rows, min_task_rows, share, block, split, prefetch (nearest: block)");
+            "name=value with one of task_rows, min_task_rows, share, block, split, prefetch, keep (nearest: block)");
   EXPECT_EQ(Refusal("prefetch=3 block").first, "block");
   EXPECT_EQ(Refusal("share=many").second, "a whole number, 0 to 281474976710656");
   EXPECT_EQ(Refusal("share=").first, "share=");
@@ -137,7 +125,7 @@ TEST(Tune, ExplainShowsEachSettingAndWhereItComesFrom) {
   const std::string text = ExplainText(p, DeviceCaps::Host(), &plan, s);
   EXPECT_NE(text.find("; block 256, prefetch 3 (REGARD_TUNE)\n"), std::string::npos) << text;
   EXPECT_NE(text.find("\nsettings  task_rows "), std::string::npos) << text;
-  EXPECT_NE(text.find(", split 1024 (default)"), std::string::npos) << text;
+  EXPECT_NE(text.find(", split 1024, keep 64 (default)"), std::string::npos) << text;
   EXPECT_NE(text.find(".block256.split1024, invariance none (REGARD_TUNE changes the numerics)\n"), std::string::npos)
       << text;
   const std::string json = ExplainJson(p, DeviceCaps::Host(), &plan, s);

@@ -274,8 +274,14 @@ static int64_t ScratchFloats(int qk_dim, int head_dim_v) {
 static int64_t StateFloats(int head_dim_v) { return RoundUp(head_dim_v, kPanelKeys) + 2; }
 
 template <class M>
+static int64_t KeptFloats(int head_dim, int qv_dim, int head_dim_v) {
+  const PrefillScratch<M> size(Steps<M>(head_dim) + Steps<M>(qv_dim), head_dim_v);
+  return size.keys + size.values;
+}
+
+template <class M>
 constexpr ForwardKernels MakeKernels() {
-  return {kTileRows, ScratchFloats<M>, StateFloats, RunTask<M>, RunCombine, DropFactorsOf};
+  return {kTileRows, ScratchFloats<M>, StateFloats, KeptFloats<M>, RunTask<M>, RunCombine, DropFactorsOf};
 }
 
 }  // namespace regard::cpu::REGARD_ISA

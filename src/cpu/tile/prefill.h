@@ -1,10 +1,11 @@
 // Prefill: FlashAttention-2, algorithm 1, on a CPU. A task is up to kTaskRows query rows (positions x heads of the
-// group) of one kv head. Each block of keys is packed once for all its rows, in L2; row tiles then run scores ->
-// softmax -> PV. Invariant: after block t, a row's (split state) is the exact softmax over its visible keys from the
+// group) of one kv head. Each block of keys is packed once, for its rows or for all tasks of the head (kept.h); row tiles
+// then run scores -> softmax -> PV. Invariant: after block t, a row's (split state) is the exact softmax over its visible keys from the
 // split's start to the end of t; splits fold left to right. Rows of a task never mix, so what else is in it changes no
 // bit.
 #pragma once
 
+#include "src/cpu/tile/kept.h"
 #include "src/cpu/tile/mods.h"
 #include "src/cpu/tile/pack.h"
 #include "src/cpu/tile/products.h"
@@ -25,7 +26,8 @@ struct PrefillScratch {
     panel_floats = RoundUp(qk_steps, kLanes) * kPanelKeys;  // of keys: whole vectors of steps
     o_floats = RoundUp(head_dim_v, kPanelKeys);
     q = RoundUp(static_cast<int64_t>(kTaskRows) * qk_steps + kLanes, 16);
-    keys = static_cast<int64_t>(kBlockTokens / kPanelKeys + 1) * panel_floats;  // 1: an odd half before qv's part
+    // With qv a panel may spill part of a vector into the next, the last into `values`; both are written later.
+    keys = static_cast<int64_t>(kBlockTokens / kPanelKeys) * panel_floats;
     values = static_cast<int64_t>(kBlockTokens) / M::kPack * o_floats;
     scores = static_cast<int64_t>(kTileRows) * kScoreStride;
     clean = static_cast<int64_t>(kPanelKeys) / M::kPack * kPanelKeys;
@@ -78,7 +80,8 @@ struct PrefillRun {
   const Scaling scaling;
   int64_t head_kv;
   int rows;
-  float *q, *keys, *values, *scores, *clean;
+  float *q, *own, *scores, *clean;
+  float *keys, *values;     // of the block at hand: `own`, or what the head's tasks share
   // States of all rows: of the splits before, and of the split at hand. The first split that a tile meets is written
   // straight into `before`: folding it into nothing would change no bit.
   struct States {
@@ -95,6 +98,8 @@ struct PrefillRun {
     bool finished;            // written out
   } tiles[kTaskTiles];
   int64_t lo, hi;           // keys that some row sees
+  bool shares;              // works in its owner's slot
+  Range all;                // keys that some row of the sequence sees, where it shares
   bool plain;               // scores need no FinishScores inside [all_lo, all_hi)
   BlockOffsets offsets[2];  // of the block at hand and the next, turn about
   int turn;                 // which is at hand
@@ -117,9 +122,8 @@ static void PreparePrefill(PrefillRun<M>& run, float* scratch) {
   run.head_kv = run.task.head_begin;
   run.rows = static_cast<int>(run.task.end - run.task.begin);
   run.q = scratch;
-  run.keys = run.q + size.q;
-  run.values = run.keys + size.keys;
-  run.scores = run.values + size.values;
+  run.own = run.q + size.q;
+  run.scores = run.own + size.keys + size.values;
   run.clean = run.scores + size.scores;
   run.before.o = run.clean + size.clean;
   run.split.o = run.before.o + size.o;
@@ -224,16 +228,51 @@ static void PackBlock(PrefillRun<M>& run, const Block& block, const BlockOffsets
     memset(run.values + c * panel_floats + at * kPanelKeys, 0,
            sizeof(float) * static_cast<size_t>((end - at) * kPanelKeys));
   }
+}
+
+// The shared block from key `start` on; state null: it is not shared.
+template <class M>
+static KeptBlock KeptOf(const PrefillRun<M>& run, int64_t start) {
+  const KeptPanels& kept = run.p.kept;
+  const int64_t block = start / run.p.block_tokens;
+  return run.shares && block < kept.blocks ? KeptBlockAt(kept, run.task.owner, block) : KeptBlock{};
+}
+
+// The block from key `start` on, and where its keys lie. One that is shared is packed for all rows of the sequence.
+template <class M>
+static Block NextBlock(const PrefillRun<M>& run, int64_t start, BlockOffsets& offsets) {
+  const bool whole = start < run.hi && KeptOf(run, start).state;
+  return BlockAt(run.p, run.s, whole ? run.all.begin : run.lo, whole ? run.all.end : run.hi, start, offsets);
+}
+
+// The panels of the block at hand: those that lie ready, or packed now.
+template <class M>
+static void ProvideBlock(PrefillRun<M>& run, const Block& block, const BlockOffsets& offsets) {
+  const int64_t owner = run.task.owner;
+  const KeptBlock kept = KeptOf(run, block.start);
+  const BlockState state = kept.state ? StateOf(kept, owner) : kBeingPacked;
+  const bool ready = state >= kPackedFinite;
+  const bool packs = state == kEmpty && StartPacking(kept, owner);
+  run.keys = ready || packs ? kept.panels : run.own;
+  run.values = run.keys + run.size.keys;
+  if (ready) {
+    run.finite = state == kPackedFinite;
+  } else {
+    PackBlock(run, block, offsets);
+  }
+  if (packs) DonePacking(kept, owner, run.finite);
   run.clock.Lap(kTicksPack);
 }
 
-// Sets the pace at which the tiles of the block at hand fetch the next one into L2: the later half of them, or it would
-// be gone again before it is packed.
+// Sets the pace at which the tiles of the block at hand fetch the next one into L2, unless its panels lie ready, which
+// the hardware's own prefetcher follows: the later half of them, or it would be gone again before it is packed.
 template <class M>
 static void StartFetch(PrefillRun<M>& run, const Block& block, const Block& next) {
   const int tiles = (run.rows + kTileRows - 1) / kTileRows;
   const int turns = (tiles - tiles / 2) * ((block.last - block.first + kPanelKeys - 1) / kPanelKeys);
-  run.fetch = {next.first, next.last, tiles / 2, (next.last - next.first + turns - 1) / turns};
+  const KeptBlock kept = KeptOf(run, next.start);
+  const bool ready = kept.state && StateOf(kept, run.task.owner) >= kPackedFinite;
+  run.fetch = {next.first, ready ? next.first : next.last, tiles / 2, (next.last - next.first + turns - 1) / turns};
 }
 
 template <class M>
@@ -320,18 +359,21 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
   PreparePrefill(run, scratch);
   run.turn = 0;
   const int64_t start = run.lo < run.hi ? run.lo / p.block_tokens * p.block_tokens : run.hi;
-  Block next = BlockAt(p, run.s, run.lo, run.hi, start, run.offsets[0]);
+  run.shares = run.lo < run.hi && JoinSlot(p.kept, task.owner);
+  if (run.shares) run.all = {VisibleRange(p, run.s, 0).begin, VisibleRange(p, run.s, run.s.seq_q - 1).end};
+  Block next = NextBlock(run, start, run.offsets[0]);
   for (; next.first < next.last; run.turn ^= 1) {
     const Block block = next;
     run.clock.Lap(kTicksOther);
-    PackBlock(run, block, run.offsets[run.turn]);
-    next = BlockAt(p, run.s, run.lo, run.hi, block.start + p.block_tokens, run.offsets[run.turn ^ 1]);
+    ProvideBlock(run, block, run.offsets[run.turn]);
+    next = NextBlock(run, block.start + p.block_tokens, run.offsets[run.turn ^ 1]);
     StartFetch(run, block, next);
     for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {
       WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),
                           [&](auto count) { RunTile<M, decltype(count)::value>(run, n, block); });
     }
   }
+  if (run.shares) LeaveSlot(p.kept, task.owner);
   for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {  // rows that see no key
     if (run.tiles[n].finished) continue;
     WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),
