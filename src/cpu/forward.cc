@@ -53,9 +53,9 @@ struct Layout {
 
   Layout(const CpuConfig& config, const Problem& p, int threads, const Tuning& tuning) {
     limits = LimitsFor(p, UsesDecode(config), threads, tuning);
-    const int dv = static_cast<int>(p.head_dim_v);
+    const int d = static_cast<int>(p.head_dim), dv = static_cast<int>(p.head_dim_v), qv = p.qv ? dv : 0;
     state_floats = config.kernels->state_floats(dv);
-    scratch_floats = config.kernels->scratch_floats(static_cast<int>(p.head_dim) + (p.qv ? dv : 0), dv);
+    scratch_floats = config.kernels->scratch_floats(d, qv, dv);
     std::size_t at = 0;
     const auto take = [&](std::int64_t count, std::size_t size) {
       const std::size_t begin = at;
@@ -68,7 +68,7 @@ struct Layout {
     states = take(limits.states * state_floats, sizeof(float));
     rotated = take(static_cast<std::int64_t>(RotatedQueryBytes(p)), 1);
     scratch = take(threads, Align(static_cast<std::size_t>(scratch_floats) * sizeof(float)));
-    kept_floats = config.kernels->kept_floats(static_cast<int>(p.head_dim), p.qv ? dv : 0, dv);
+    kept_floats = config.kernels->kept_floats(d, qv, dv);
     const std::int64_t block_bytes = kept_floats * static_cast<std::int64_t>(sizeof(float));
     kept_blocks = std::min((p.seq_kv + tuning[Tuning::kBlock] - 1) / tuning[Tuning::kBlock],
                            (tuning[Tuning::kKeep] << 20) / block_bytes);

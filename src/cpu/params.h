@@ -141,7 +141,6 @@ struct Task {
   int32_t head_begin, head_end;  // kv heads
   int64_t begin, end;            // prefill: rows (position * group + g); decode: splits
   int64_t state;                 // decode: index of the first state it writes; -1: it writes the output itself
-  int64_t owner;                 // prefill: number, from 1 on, of the (sequence, kv head) whose panels it shares; 0: none
   float cost;
   float lead;                    // of the longest task of its sequence (prefill), or its own
 };
@@ -156,9 +155,9 @@ struct Combine {
 // One ISA's instantiation for one element arithmetic (f32 products, or bf16 pairs).
 struct ForwardKernels {
   int rows;                      // query rows of a register tile
-  int64_t (*scratch_floats)(int qk_dim, int head_dim_v);  // per worker, 64-byte aligned
+  int64_t (*scratch_floats)(int head_dim, int qv_dim, int head_dim_v);  // per worker, 64-byte aligned
+  int64_t (*kept_floats)(int head_dim, int qv_dim, int head_dim_v);     // of one block of KeptPanels
   int64_t (*state_floats)(int head_dim_v);
-  int64_t (*kept_floats)(int head_dim, int qv_dim, int head_dim_v);  // of one block of KeptPanels
   void (*run)(const ForwardParams&, const Task&, float* scratch);
   void (*combine)(const ForwardParams&, const Combine&, int64_t head_q, int64_t position, float* scratch);
   // What dropout multiplies weights by: query i of (b, head_q) against keys [first, first + n) (tile/dropout.h).

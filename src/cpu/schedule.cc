@@ -11,8 +11,11 @@ std::int64_t CeilDiv(std::int64_t a, std::int64_t b) {
 
 // A wave that the workspace cuts off holds at least so many tasks a thread, and splits with states for one query of
 // every head: waiting for the last task of a wave then costs under half a per cent of it.
-constexpr std::int64_t kWaveTasks = 1024;  // x 64 bytes
+constexpr std::int64_t kWaveTasks = 1024;  // x 48 bytes
 constexpr std::int64_t kWaveSplits = 256;  // x 32 heads x 130 floats = 4 MiB a thread
+
+// Prefill tasks a thread at least, as far as that leaves min_task_rows.
+constexpr std::int64_t kTasksAThread = 4;
 
 // Queries that a decode sequence may have: its group rows of one kv head fit a task.
 std::int64_t DecodeQueries(std::int64_t group) {
@@ -38,23 +41,18 @@ std::int64_t SplitsOf(Range keys, std::int64_t split_tokens) {
   return keys.begin < keys.end ? CeilDiv(keys.end, split_tokens) - keys.begin / split_tokens : 0;
 }
 
-// Kv heads of a sequence whose prefill tasks run side by side: one for four threads. Tasks of one head that start at
-// once would each pack its first keys; of more heads than run, packed keys would wait in vain.
-std::int64_t HeadsAtOnce(int threads) {
-  return CeilDiv(threads, 4);
-}
-
-// Longest first, prefill tasks by the longest of their sequence and then by heads at once; those of equal cost as they
-// were made, head by head and split by split. Alternating prefill and
-// decode, so that some threads read while others compute, measured no better (Zen 4, 2 threads, 2 prefills of 1024 with
-// 30 decodes over 4096: in either order 1.00 of the time that the parts take one by one).
+// Longest first, prefill tasks by the longest of their sequence and then a kv head for every thread at once, so that each
+// finds a head to pack and the other threads what it packed (tile/kept.h); those of equal cost as they were made, head by
+// head and split by split. Alternating prefill and decode, so that some threads read while others compute, measured no
+// better (Zen 4, 2 threads, 2 prefills of 1024 with 30 decodes over 4096: in either order 1.00 of the time that the parts
+// take one by one).
 struct StartsBefore {
-  std::int64_t heads_at_once;
+  std::int64_t threads;
   bool operator()(const Task& a, const Task& b) const {
     if (a.lead != b.lead) return a.lead > b.lead;
     if (a.b != b.b) return a.b < b.b;
     if (a.kind == Task::kDecode) return a.begin < b.begin;
-    const std::int64_t turn_a = a.head_begin / heads_at_once, turn_b = b.head_begin / heads_at_once;
+    const std::int64_t turn_a = a.head_begin / threads, turn_b = b.head_begin / threads;
     if (turn_a != turn_b) return turn_a < turn_b;
     if (a.cost != b.cost) return a.cost > b.cost;
     return a.head_begin != b.head_begin ? a.head_begin < b.head_begin : a.begin < b.begin;
@@ -64,14 +62,16 @@ struct StartsBefore {
 }  // namespace
 
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning) {
-  const std::int64_t prefill = p.heads_kv * CeilDiv(p.seq_q * p.Group(), tuning[Tuning::kMinTaskRows]);
+  // Tasks have task_rows, or fewer but then so many that each thread has kTasksAThread, a part of one more for each head.
+  const std::int64_t rows = p.seq_q * p.Group(), least = p.heads_kv * CeilDiv(rows, tuning[Tuning::kTaskRows]);
+  const std::int64_t prefill = std::min(p.heads_kv * CeilDiv(rows, tuning[Tuning::kMinTaskRows]),
+                                        std::max(least, kTasksAThread * threads + p.heads_kv));
   const std::int64_t splits = decode ? std::max<std::int64_t>(CeilDiv(p.seq_kv, tuning[Tuning::kSplit]), 1) : 0;
   const std::int64_t tasks = std::max(prefill, splits * p.heads_kv);  // of one sequence
   ScheduleLimits limits;
   limits.tasks = std::min(p.batch * tasks, std::max(tasks, kWaveTasks * threads));
-  // Slots for the heads at work and, once the first threads are done with those, for the ones after.
   const bool shares = prefill > p.heads_kv && !(decode && p.seq_q <= DecodeQueries(p.Group()));
-  if (shares) limits.slots = std::min(p.batch * p.heads_kv, threads == 1 ? 1 : 2 * HeadsAtOnce(threads));
+  if (shares) limits.slots = std::min(p.batch * p.heads_kv, std::int64_t{threads});
   if (decode && splits > 1) {
     const std::int64_t states = splits * p.heads_q * std::min(p.seq_q, DecodeQueries(p.Group()));
     limits.combines = std::min(p.batch, limits.tasks);
@@ -98,8 +98,7 @@ Scheduler::Scheduler(const ForwardParams& p, bool decode, int threads, const Tun
       decode_splits_ += std::max<std::int64_t>(SplitsOf(VisibleOfAll(p, s), p.split_tokens), 1);
     }
   }
-  // Four prefill tasks a thread at least, as far as that leaves min_task_rows.
-  const std::int64_t least = tuning[Tuning::kMinTaskRows], share = CeilDiv(prefill_rows, std::int64_t{4} * threads);
+  const std::int64_t least = tuning[Tuning::kMinTaskRows], share = CeilDiv(prefill_rows, kTasksAThread * threads);
   task_rows_ = std::clamp(CeilDiv(share, least) * least, least, tuning[Tuning::kTaskRows]);
 }
 
@@ -109,13 +108,12 @@ bool Scheduler::AddPrefill(std::int32_t b) {
   if (CeilDiv(rows, task_rows_) * p_.heads_kv > static_cast<std::int64_t>(tasks_.size() - used_)) return false;
   const std::size_t first_task = used_;
   for (std::int32_t h = 0; h < p_.heads_kv; ++h) {  // a head's K and V stay in the caches from task to task
-    const std::int64_t owner = rows > task_rows_ ? ++owners_ : 0;
     for (std::int64_t begin = 0; begin < rows; begin += task_rows_) {
       const std::int64_t end = std::min(begin + task_rows_, rows);
       const Range first = VisibleRange(p_, s, begin / p_.group), last = VisibleRange(p_, s, (end - 1) / p_.group);
       const std::int64_t keys = std::max<std::int64_t>(last.end - first.begin, 0);
       const float cost = static_cast<float>(keys) * static_cast<float>(end - begin);
-      tasks_[used_++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, owner, cost, cost};
+      tasks_[used_++] = {Task::kPrefill, b, h, h + 1, begin, end, -1, cost, cost};
     }
   }
   const std::span<Task> added = tasks_.subspan(first_task, used_ - first_task);
@@ -156,7 +154,6 @@ bool Scheduler::AddDecode(std::int32_t b) {
                          first + n,
                          first + n + (splits > 0 ? 1 : 0),
                          splits > 1 ? used_states_ + n * state_row : -1,
-                         0,
                          cost,
                          cost};
     }
@@ -178,7 +175,7 @@ Schedule Scheduler::NextWave() {
     if (!(queries > decode_queries_ ? AddPrefill(b) : AddDecode(b))) break;
   }
   const std::span<Task> tasks = tasks_.first(used_);
-  if (threads_ > 1) std::sort(tasks.begin(), tasks.end(), StartsBefore{HeadsAtOnce(threads_)});
+  if (threads_ > 1) std::sort(tasks.begin(), tasks.end(), StartsBefore{threads_});
   return {tasks, combines_.first(combined_)};
 }
 

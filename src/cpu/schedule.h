@@ -25,8 +25,8 @@ struct ScheduleLimits {
 ScheduleLimits LimitsFor(const Problem& p, bool decode, int threads, const Tuning& tuning);
 
 struct Schedule {
-  // Longest first, with more than one thread; the prefill tasks of a few kv heads (kept by as many slots) together, by
-  // the longest of them.
+  // Longest first, with more than one thread; a sequence's prefill tasks by its longest, as many kv heads at once as
+  // there are threads.
   std::span<Task> tasks;
   std::span<Combine> combines;
 };
@@ -55,7 +55,6 @@ class Scheduler {
   std::int64_t task_rows_ = 0;      // of a prefill task
   std::int64_t decode_splits_ = 0;  // of all sequences, counted as far as `threads`
   std::int64_t next_ = 0;           // sequence
-  std::int64_t owners_ = 0;  // Task::owner
   std::size_t used_ = 0, combined_ = 0;
   std::int64_t used_states_ = 0;
 };

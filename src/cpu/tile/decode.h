@@ -265,9 +265,8 @@ static void RunTask(const ForwardParams& p, const Task& task, float* scratch) {
 }
 
 template <class M>
-static int64_t ScratchFloats(int qk_dim, int head_dim_v) {
-  // qk_dim: D, plus Dv with qv; one step more covers two odd halves of a pair chain.
-  const int steps = Steps<M>(qk_dim) + 1;
+static int64_t ScratchFloats(int head_dim, int qv_dim, int head_dim_v) {
+  const int steps = Steps<M>(head_dim) + Steps<M>(qv_dim);
   return RoundUp(Max(PrefillScratch<M>(steps, head_dim_v).total, DecodeScratch<M>(steps, head_dim_v).total), 16);
 }
 
@@ -281,7 +280,7 @@ static int64_t KeptFloats(int head_dim, int qv_dim, int head_dim_v) {
 
 template <class M>
 constexpr ForwardKernels MakeKernels() {
-  return {kTileRows, ScratchFloats<M>, StateFloats, KeptFloats<M>, RunTask<M>, RunCombine, DropFactorsOf};
+  return {kTileRows, ScratchFloats<M>, KeptFloats<M>, StateFloats, RunTask<M>, RunCombine, DropFactorsOf};
 }
 
 }  // namespace regard::cpu::REGARD_ISA

@@ -98,7 +98,7 @@ struct PrefillRun {
     bool finished;            // written out
   } tiles[kTaskTiles];
   int64_t lo, hi;           // keys that some row sees
-  bool shares;              // works in its owner's slot
+  int64_t owner;            // of the slot that it works in; 0: none, its head has no other task
   Range all;                // keys that some row of the sequence sees, where it shares
   bool plain;               // scores need no FinishScores inside [all_lo, all_hi)
   BlockOffsets offsets[2];  // of the block at hand and the next, turn about
@@ -235,7 +235,7 @@ template <class M>
 static KeptBlock KeptOf(const PrefillRun<M>& run, int64_t start) {
   const KeptPanels& kept = run.p.kept;
   const int64_t block = start / run.p.block_tokens;
-  return run.shares && block < kept.blocks ? KeptBlockAt(kept, run.task.owner, block) : KeptBlock{};
+  return run.owner > 0 && block < kept.blocks ? KeptBlockAt(kept, run.owner, block) : KeptBlock{};
 }
 
 // The block from key `start` on, and where its keys lie. One that is shared is packed for all rows of the sequence.
@@ -248,7 +248,7 @@ static Block NextBlock(const PrefillRun<M>& run, int64_t start, BlockOffsets& of
 // The panels of the block at hand: those that lie ready, or packed now.
 template <class M>
 static void ProvideBlock(PrefillRun<M>& run, const Block& block, const BlockOffsets& offsets) {
-  const int64_t owner = run.task.owner;
+  const int64_t owner = run.owner;
   const KeptBlock kept = KeptOf(run, block.start);
   const BlockState state = kept.state ? StateOf(kept, owner) : kBeingPacked;
   const bool ready = state >= kPackedFinite;
@@ -271,7 +271,7 @@ static void StartFetch(PrefillRun<M>& run, const Block& block, const Block& next
   const int tiles = (run.rows + kTileRows - 1) / kTileRows;
   const int turns = (tiles - tiles / 2) * ((block.last - block.first + kPanelKeys - 1) / kPanelKeys);
   const KeptBlock kept = KeptOf(run, next.start);
-  const bool ready = kept.state && StateOf(kept, run.task.owner) >= kPackedFinite;
+  const bool ready = kept.state && StateOf(kept, run.owner) >= kPackedFinite;
   run.fetch = {next.first, ready ? next.first : next.last, tiles / 2, (next.last - next.first + turns - 1) / turns};
 }
 
@@ -359,8 +359,9 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
   PreparePrefill(run, scratch);
   run.turn = 0;
   const int64_t start = run.lo < run.hi ? run.lo / p.block_tokens * p.block_tokens : run.hi;
-  run.shares = run.lo < run.hi && JoinSlot(p.kept, task.owner);
-  if (run.shares) run.all = {VisibleRange(p, run.s, 0).begin, VisibleRange(p, run.s, run.s.seq_q - 1).end};
+  run.owner = run.lo < run.hi && run.rows < run.s.seq_q * p.group ? 1 + task.b * p.heads_kv + run.head_kv : 0;
+  if (!JoinSlot(p.kept, run.owner)) run.owner = 0;
+  if (run.owner > 0) run.all = {VisibleRange(p, run.s, 0).begin, VisibleRange(p, run.s, run.s.seq_q - 1).end};
   Block next = NextBlock(run, start, run.offsets[0]);
   for (; next.first < next.last; run.turn ^= 1) {
     const Block block = next;
@@ -373,7 +374,7 @@ static void RunPrefill(const ForwardParams& p, const Task& task, float* scratch)
                           [&](auto count) { RunTile<M, decltype(count)::value>(run, n, block); });
     }
   }
-  if (run.shares) LeaveSlot(p.kept, task.owner);
+  if (run.owner > 0) LeaveSlot(p.kept, run.owner);
   for (int t = 0, n = 0; t < run.rows; t += kTileRows, ++n) {  // rows that see no key
     if (run.tiles[n].finished) continue;
     WithRows<kTileRows>(static_cast<int>(Min(kTileRows, run.rows - t)),
