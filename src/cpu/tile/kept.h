@@ -2,8 +2,8 @@
 // it packed. Nobody waits: a task that finds a block being packed, or its slot at another head, packs into its own
 // scratch. Which it is changes no bit.
 //
-// A slot belongs to one owner at a time, 1 + the number of its (sequence, kv head). `users` of a slot is owner << 16 | tasks at work in it, `states`
-// of a block owner << 2 | BlockState, so that the words of an earlier owner read as empty.
+// A slot belongs to one owner at a time, 1 + the number of its (sequence, kv head). `users` of a slot is owner << 16 | tasks
+// at work in it, `states` of a block owner << 2 | BlockState, so that the words of an earlier owner read as empty.
 #pragma once
 
 #include "src/cpu/params.h"

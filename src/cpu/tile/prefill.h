@@ -1,8 +1,8 @@
 // Prefill: FlashAttention-2, algorithm 1, on a CPU. A task is up to kTaskRows query rows (positions x heads of the
 // group) of one kv head. Each block of keys is packed once, for its rows or for all tasks of the head (kept.h); row tiles
-// then run scores -> softmax -> PV. Invariant: after block t, a row's (split state) is the exact softmax over its visible keys from the
-// split's start to the end of t; splits fold left to right. Rows of a task never mix, so what else is in it changes no
-// bit.
+// then run scores -> softmax -> PV. Invariant: after block t, a row's (split state) is the exact softmax over its visible
+// keys from the split's start to the end of t; splits fold left to right. Rows of a task never mix, so what else is in it
+// changes no bit.
 #pragma once
 
 #include "src/cpu/tile/kept.h"
