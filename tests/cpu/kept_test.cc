@@ -7,15 +7,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "regard/regard.h"
-#include "src/cases/cases.h"
 #include "tests/support/tuned.h"
 
 namespace regard {
@@ -124,28 +121,15 @@ const char* const kProblems[] = {
     "mixed b=4 qlens=1,70,15,400 lens=3000,700,15,2100 varlen hq=4 hkv=2 d=64 dtype=bf16 page=16 causal",
     "prefill b=1 sq=300 skv=1300 hq=4 hkv=1 d=24 dv=40 qv dtype=bf16 chunk=600 causal"};
 
-std::vector<char> OutputOf(const std::string& problem, Isa isa, const char* tuning, int threads) {
-  const testing::Tuned tuned(tuning);
-  cases::Case c = cases::MakeCase(ParseProblem(problem));
-  std::unique_ptr<Executor> executor(MakeExecutor(ExecutorKind::kStdThread, threads));
-  CallControl control;
-  control.choice = KernelChoice{{std::string("cpu.") + Name(isa)}, {}};
-  control.executor = executor.get();
-  Attention(c.args(), c.problem().options, c.problem().lse, control);
-  const TensorView& out = c.args().out;
-  const auto* const bytes = static_cast<const char*>(out.data);
-  return {bytes, bytes + static_cast<std::size_t>(out.Elements()) * SizeOf(out.dtype)};
-}
-
 // Tasks small enough that many share a head; 1 MiB keeps a part of the longer sequences.
 TEST(Kept, SharingChangesNoBit) {
   for (const std::string problem : kProblems) {
     for (Isa isa : DeviceCaps::Host().isas) {
       if (isa == Isa::kAvx512Bf16 && problem.find("bf16") == std::string::npos) continue;
-      const std::vector<char> plain = OutputOf(problem, isa, "keep=0", 1);
+      const std::vector<char> plain = testing::OutputUnder("keep=0", problem, isa, 1);
       for (const char* tuning : {"", "task_rows=48 min_task_rows=24", "task_rows=48 min_task_rows=24 keep=1"}) {
         for (int threads : {1, 2, 7}) {
-          EXPECT_EQ(plain, OutputOf(problem, isa, tuning, threads)) << problem << " " << tuning << " " << threads;
+          EXPECT_EQ(plain, testing::OutputUnder(tuning, problem, isa, threads)) << problem << " " << tuning << " " << threads;
         }
       }
     }

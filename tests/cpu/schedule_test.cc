@@ -165,8 +165,7 @@ TEST(Schedule, TasksThatSharePanelsRunTogetherTheLongestFirst) {
     Launched l("prefill b=2 sq=2048 skv=2048 hq=32 hkv=8 d=128 causal", {{2048, 2048}, {1500, 1500}}, threads);
     EXPECT_EQ(l.limits.slots, threads);
     l.Waves([&](const Schedule& wave) {
-      for (std::size_t n = 0; n < wave.tasks.size(); ++n) {
-        if (n == 0) continue;
+      for (std::size_t n = 1; n < wave.tasks.size(); ++n) {
         const Task &before = wave.tasks[n - 1], &t = wave.tasks[n];
         const std::int64_t turn = t.b * 8 + t.head_begin / threads;
         const std::int64_t turn_before = before.b * 8 + before.head_begin / threads;

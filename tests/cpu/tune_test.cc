@@ -139,19 +139,7 @@ std::vector<std::vector<char>> OutputsUnder(const char* text, const std::string&
   std::vector<std::vector<char>> all;
   for (Isa isa : DeviceCaps::Host().isas) {
     if (isa == Isa::kAvx512Bf16 && problem.find("bf16") == std::string::npos) continue;
-    const Tuned tuned(text);
-    cases::Case c = cases::MakeCase(ParseProblem(problem));
-    std::unique_ptr<Executor> executor(MakeExecutor(ExecutorKind::kStdThread, 2));
-    CallControl control;
-    control.choice = KernelChoice{{std::string("cpu.") + Name(isa)}, {}};
-    control.executor = executor.get();
-    Attention(c.args(), c.problem().options, c.problem().lse, control);
-    if (check) {
-      const cases::Accuracy accuracy = cases::CheckAccuracy(c.problem(), c.args(), 16);
-      EXPECT_TRUE(accuracy.ok()) << text << " " << Name(isa) << " " << problem << " " << accuracy.where;
-    }
-    const auto* bytes = static_cast<const char*>(c.args().out.data);
-    all.emplace_back(bytes, bytes + static_cast<std::size_t>(c.args().out.Elements()) * SizeOf(c.args().out.dtype));
+    all.push_back(testing::OutputUnder(text, problem, isa, 2, check));
   }
   return all;
 }

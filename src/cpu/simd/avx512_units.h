@@ -18,8 +18,8 @@ namespace regard::cpu::REGARD_ISA {
 //                        f32 5.06, 4.97; fp8 15.3, 12.8 cycles a line of K from L2
 //   kQueryScale          what q was multiplied by, exactly, because Expand leaves that factor out of k
 //   Slice(i, ...)        the i-th of 8 * kVectors parts of the transpose of kVectors * 16 rows of 16 dwords, row k at
-//                        base + offsets[k]: to[dword][key]; t holds what is under way. Rows are read as whole lines, because token rows of
-//                        several heads often lie 2 or 4 KiB apart, in few sets of L1.
+//                        base + offsets[k]: to[dword][key]; t holds what is under way. Rows are read as whole lines,
+//                        because token rows of several heads often lie 2 or 4 KiB apart, in few sets of L1.
 //   None, Note, Check    what is remembered of the dwords that Slice saw, and whether they need care
 //   Converter            what Expand wants to have in registers
 //   Expand(converter, x, care, y)   y[s]: operand of step s, of 16 keys' dwords x

@@ -153,11 +153,11 @@ static void RunGradBlock(BackwardRun<M>& run, int query, int key) {
       typename BackwardRun<M>::Tile& tile = run.tiles[query / kGradRows + t];
       const int begin = shape.key_begin[t] / M::kPack, steps = (shape.key_end[t] - shape.key_begin[t]) / M::kPack;
       if (steps == 0) continue;
-      float* const o = run.dq + static_cast<int64_t>(query + t * kGradRows) * run.size.columns + c;
       constexpr int kStride = M::kPack == 1 ? kGradStride : kKeyStride<M>;
       GradRowsTile<M, kStride, 1>(finite, block.ds + static_cast<int64_t>(t * kGradRows) * kStride + begin,
-                                  columns + begin * kPanelKeys, steps, !tile.touched, o, run.size.columns,
-                                  o + kGradRows * run.size.columns);
+                                  columns + begin * kPanelKeys, steps, !tile.touched,
+                                  run.dq + static_cast<int64_t>(query + t * kGradRows) * run.size.columns + c,
+                                  run.size.columns);
       if (c + kPanelKeys >= run.size.columns) tile.touched = true;
     }
   }
@@ -173,9 +173,8 @@ static void RunGradBlock(BackwardRun<M>& run, int query, int key) {
         float* const to = sums + (run.first_key + key + k) * columns + c;
         const bool fresh = touched[panel] == 0;
         if (steps > 0) {
-              GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
-                                          from + begin * kPanelKeys, steps, fresh, to, columns,
-                                          to + kGradRows * columns);
+          GradRowsTile<M, 1, kGradStride>(finite, weights + static_cast<int64_t>(begin) * kGradStride + k,
+                                          from + begin * kPanelKeys, steps, fresh, to, columns);
         } else if (fresh && shape.last[panel] > 0) {  // others of the panel have met a query
           for (int r = 0; r < kGradRows; ++r) memset(to + r * columns, 0, sizeof(float) * kPanelKeys);
         }

@@ -129,11 +129,10 @@ static void GradProbabilities(const float* dout, const float* panel, int steps, 
 }
 
 // o[r][2 vectors] += a chain over steps of a(r, step) * panel[step], a(r, step) = a[r * kRow + step * kStep]. fresh: o
-// holds nothing yet. next: o of the tile to come, fetched meanwhile: its rows lie too far apart for the hardware to guess,
-// and at long sequences beyond L2 (Zen 4, one thread, bf16 s = 2048: 1.8 % of the whole pass).
+// holds nothing yet. The rows below, of the tile to come, are fetched meanwhile: they lie too far apart for the hardware
+// to guess, and at long sequences beyond L2 (Zen 4, one thread, bf16 s = 2048: 1.8 % of the whole pass).
 template <class M, int kRow, int kStep>
-static void GradTile(const float* a, const float* panel, int steps, bool fresh, float* o, int64_t o_stride,
-                     const float* next) {
+static void GradTile(const float* a, const float* panel, int steps, bool fresh, float* o, int64_t o_stride) {
   V acc[kGradRows][2];
   NoStream none;
   REGARD_UNROLL
@@ -141,6 +140,7 @@ static void GradTile(const float* a, const float* panel, int steps, bool fresh, 
     acc[r][0] = fresh ? Zero() : Load(o + r * o_stride);
     acc[r][1] = fresh ? Zero() : Load(o + r * o_stride + kLanes);
   }
+  const float* const next = o + kGradRows * o_stride;
   REGARD_UNROLL
   for (int r = 0; r < kGradRows; ++r) {
     PrefetchNear(next + r * o_stride);
@@ -171,8 +171,8 @@ static void ClearedChain(const float* a, int step, const float* panel, int steps
 // One tile of rows either way.
 template <class M, int kRow, int kStep>
 static void GradRowsTile(bool finite, const float* a, const float* panel, int steps, bool fresh, float* o,
-                         int64_t o_stride, const float* next) {
-  if (finite) return GradTile<M, kRow, kStep>(a, panel, steps, fresh, o, o_stride, next);
+                         int64_t o_stride) {
+  if (finite) return GradTile<M, kRow, kStep>(a, panel, steps, fresh, o, o_stride);
   for (int r = 0; r < kGradRows; ++r) ClearedChain<M>(a + r * kRow, kStep, panel, steps, fresh, o + r * o_stride);
 }
 
