@@ -1,15 +1,11 @@
 // REGARD_TUNE: what it takes, what it refuses, what a tuned plan says of itself, and that tuned results are right.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <cstring>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "regard/regard.h"
-#include "src/cases/cases.h"
 #include "src/cpu/params.h"
 #include "src/cpu/tune.h"
 #include "tests/support/tuned.h"
